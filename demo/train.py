@@ -1,0 +1,159 @@
+"""Trains the demo model from nothing, on text it generates itself, and writes it to demo/model.
+
+`python -m demo.train --minutes 25`. The schedule follows the clock, so the same command makes a
+better model on a faster machine. A usable checkpoint replaces demo/model every few minutes.
+"""
+
+import argparse
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from demo.evaluate import held_out, score
+from demo.packing import Batch, Packer, shuffled
+from demo.text import long_text, training_text
+from demo.tokenizer import END, MAX_POSITIONS, PAD, START, train_tokenizer
+
+MODEL_DIR = Path(__file__).parent / "model"
+PEAK_RATE = 2e-3
+WARMUP_STEPS = 150
+BATCH_TOKENS = 3072
+CHECKPOINT_EVERY_S = 240.0
+REPORT_EVERY_STEPS = 50
+
+
+def new_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+    """Three million parameters; heads of 64, which every attention kernel supports."""
+    start, end, pad = tokenizer.convert_tokens_to_ids([START, END, PAD])
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=256,
+        intermediate_size=640,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=64,
+        max_position_embeddings=MAX_POSITIONS,
+        tie_word_embeddings=True,
+        bos_token_id=start,
+        eos_token_id=end,
+        pad_token_id=pad,
+    )
+    return LlamaForCausalLM(config)
+
+
+def endless_batches(packer: Packer, seed: int) -> Iterator[Batch]:
+    """Fresh text for ever: no conversation is trained on twice but by chance."""
+    rng = Random(seed)
+    while True:
+        batches = packer.batches(training_text(rng, 10_000), row_tokens=256)
+        batches += packer.batches(long_text(rng, 16), row_tokens=768)
+        yield from shuffled(batches, rng)
+
+
+def loss_of(model: LlamaForCausalLM, batch: Batch) -> Tensor:
+    """Cross entropy of the assistant's tokens; only they pass through the output layer."""
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        hidden = model.model(
+            input_ids=batch.tokens, position_ids=batch.positions, use_cache=False
+        ).last_hidden_state
+        spoken = batch.labels >= 0
+        logits = model.lm_head(hidden[spoken])
+    return torch.nn.functional.cross_entropy(logits.float(), batch.labels[spoken])
+
+
+def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Stores bfloat16 weights in a new folder, then swaps it in: readers never see half a model."""
+    fresh, old = MODEL_DIR.with_suffix(".new"), MODEL_DIR.with_suffix(".old")
+    for leftover in (fresh, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    stored = LlamaForCausalLM(model.config).to(torch.bfloat16)
+    stored.load_state_dict(model.state_dict())
+    config = model.config
+    stored.generation_config = GenerationConfig(
+        bos_token_id=config.bos_token_id,
+        eos_token_id=config.eos_token_id,
+        pad_token_id=config.pad_token_id,
+        do_sample=False,
+    )
+    stored.save_pretrained(fresh)
+    tokenizer.save_pretrained(fresh)
+    if MODEL_DIR.exists():
+        MODEL_DIR.rename(old)
+    fresh.rename(MODEL_DIR)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+class Trainer:
+    """One run against the clock."""
+
+    def __init__(self, minutes: float, seed: int) -> None:
+        self.budget_s, self.started_s = minutes * 60, time.monotonic()
+        torch.manual_seed(seed)
+        self.tokenizer = train_tokenizer(seed)
+        self.model = new_model(self.tokenizer)
+        self.batches = endless_batches(Packer(self.tokenizer, BATCH_TOKENS), seed)
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(), lr=PEAK_RATE, betas=(0.9, 0.98), weight_decay=0.05, fused=True
+        )
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self.rate)
+
+    def elapsed_s(self) -> float:
+        return time.monotonic() - self.started_s
+
+    def rate(self, step: int) -> float:
+        """The share of the peak rate: a short warm-up in steps, then a cosine in time."""
+        progress = torch.tensor(min(1.0, self.elapsed_s() / self.budget_s))
+        cosine = 0.5 + 0.5 * float(torch.cos(progress * torch.pi))
+        return min(1.0, (step + 1) / WARMUP_STEPS) * max(cosine, 0.005)
+
+    def step(self) -> float:
+        loss = loss_of(self.model, next(self.batches))
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        self.schedule.step()
+        self.optimizer.zero_grad()
+        return float(loss.detach())
+
+    def checkpoint(self, num_each: int) -> None:
+        save(self.model, self.tokenizer)
+        self.model.eval()
+        shares = score(self.model, self.tokenizer, held_out(num_each))
+        self.model.train()
+        print("saved; held-out:", *(f"{task} {share:.0%}," for task, share in shares.items()))
+
+    def run(self) -> None:
+        print(f"{self.model.num_parameters():,} parameters", flush=True)
+        step, saved_s, losses = 0, 0.0, []
+        while self.elapsed_s() < self.budget_s:
+            losses.append(self.step())
+            step += 1
+            if step % REPORT_EVERY_STEPS == 0:
+                mean = sum(losses) / len(losses)
+                print(f"step {step}: {self.elapsed_s():.0f} s, loss {mean:.4f}", flush=True)
+                losses = []
+            if self.elapsed_s() - saved_s > CHECKPOINT_EVERY_S:
+                self.checkpoint(num_each=8)
+                saved_s = self.elapsed_s()
+        self.checkpoint(num_each=50)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=25.0, help="training time (default 25)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    Trainer(options.minutes, options.seed).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+"""Commercial APIs, and any server that speaks OpenAI's protocol: passed through, byte for byte.
+
+The request goes up with `model` replaced by the upstream's name; the answer comes down untouched.
+Keys are read here, on the replica, and go nowhere but to the upstream they belong to. Redirects
+are not followed and URLs come from the configuration only, so a key cannot be led elsewhere.
+"""
+
+import os
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from deployments.answer_end import AnswerEnd
+from deployments.body import with_fields
+from deployments.config import ApiConfig, ApiModel
+from deployments.errors import ModelNotFound, UpstreamError, UpstreamNotConfigured
+from deployments.exchange import EVENT_STREAM, JSON, Exchange, Head, Item, ModelCard
+
+if TYPE_CHECKING:
+    import aiohttp
+
+READ_BUFFER_BYTES = 1 << 18
+MAX_ERROR_BYTES = 1 << 20
+PASSED_HEADERS = ("retry-after", "retry-after-ms", "x-should-retry")
+PASSED_PREFIXES = ("x-ratelimit-", "openai-")
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """Where one model is, resolved from the environment. Never logged: it holds the key."""
+
+    base_url: str
+    model: str
+    key: str | None
+
+    def headers(self, request: Exchange) -> dict[str, str]:
+        """What the upstream is sent. Nothing of the client's headers is passed on."""
+        headers = {"content-type": JSON, "x-client-request-id": request.request_id}
+        if self.key:
+            headers["authorization"] = f"Bearer {self.key}"
+        return headers
+
+    def without_key(self, text: bytes) -> bytes:
+        """An error body may quote the key it was sent."""
+        return text.replace(self.key.encode(), b"[redacted]") if self.key else text
+
+
+def upstream_from_environment(
+    name: str, model: ApiModel, environment: Mapping[str, str]
+) -> Upstream:
+    """Raises: UpstreamNotConfigured, naming the variable that is missing."""
+    base_url = environment.get(model.base_url_env or "") or model.base_url
+    key = environment.get(model.api_key_env, "").strip() if model.api_key_env else None
+    if model.api_key_env and not key:
+        raise UpstreamNotConfigured(
+            f"The model {name} needs the environment variable {model.api_key_env}, "
+            "which is not set where its backend runs."
+        )
+    return Upstream(base_url.rstrip("/"), model.upstream_model, key)
+
+
+class ApiBackend:
+    """Several models of commercial APIs on one connection pool; `num_running` counts requests."""
+
+    def __init__(self, model_id: str, config: ApiConfig) -> None:
+        self._config = config
+        self._session: aiohttp.ClientSession | None = None
+        self.num_running = 0
+
+    def card(self) -> ModelCard:
+        return ModelCard(backend="api", models=tuple(self._config.models))
+
+    async def start(self) -> None:
+        import aiohttp
+
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=self._config.max_connections),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._config.connect_timeout_s),
+            read_bufsize=READ_BUFFER_BYTES,
+            # Bytes pass untouched, so they must not be compressed for us.
+            headers={"accept-encoding": "identity", "user-agent": "roundhouse"},
+            auto_decompress=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
+
+    async def stop(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    async def check_health(self) -> None:
+        """The replica is well whenever it runs: an upstream's failure is not its own."""
+
+    async def exchange(self, request: Exchange) -> AsyncIterator[Item]:
+        import aiohttp
+
+        model = self._config.models.get(request.model)
+        if model is None or self._session is None:
+            raise ModelNotFound(f"The model {request.model[:200]} does not exist.", param="model")
+        upstream = upstream_from_environment(request.model, model, os.environ)
+        self.num_running += 1
+        try:
+            async with self._session.post(
+                upstream.base_url + request.path.removeprefix("/v1"),
+                data=with_fields(request.body, model=upstream.model),
+                headers=upstream.headers(request),
+                allow_redirects=False,
+            ) as response:
+                async for item in relay(response, upstream):
+                    yield item
+        except (TimeoutError, aiohttp.ClientError, OSError) as exc:
+            # The library's text names hosts and addresses: the type is enough for a client.
+            reason = type(exc).__name__
+            raise UpstreamError(f"The upstream of {request.model} failed: {reason}.") from None
+        finally:
+            self.num_running -= 1
+
+
+async def relay(response: "aiohttp.ClientResponse", upstream: Upstream) -> AsyncIterator[Item]:
+    """The upstream's answer. What it has sent while the reader was busy comes as one piece.
+
+    Raises: UpstreamError for a redirect, and for a stream that ends before it is complete.
+    """
+    if 300 <= response.status < 400:
+        raise UpstreamError("The upstream answered with a redirect, which is not followed.")
+    head = head_from_response(response)
+    if response.status >= 400:
+        body = upstream.without_key(await response.content.read(MAX_ERROR_BYTES))
+        yield head
+        yield body
+        return
+    end = AnswerEnd(streamed=head.content_type.startswith(EVENT_STREAM))
+    started = False
+    while piece := await response.content.readany():
+        if not started:
+            # With its first bytes: until then another backend may still take over.
+            started = True
+            yield head
+        end.feed(piece)
+        yield piece
+    if not started:
+        raise UpstreamError("The upstream's answer was empty.")
+    if not end.complete:
+        raise UpstreamError("The upstream broke off its answer.")
+    if tail := end.tail():
+        yield tail
+
+
+def head_from_response(response: "aiohttp.ClientResponse") -> Head:
+    """Status and content type as they are, and the headers that concern a client."""
+    passed = tuple(
+        (name.lower(), value)
+        for name, value in response.headers.items()
+        if name.lower() in PASSED_HEADERS or name.lower().startswith(PASSED_PREFIXES)
+    )
+    return Head(response.status, response.headers.get("content-type", JSON), passed)

@@ -1,0 +1,104 @@
+"""What the args of a model application may be: one class per backend, every default written once.
+
+Unknown keys are refused everywhere. Secrets never stand here: only the names of the environment
+variables that hold them, read by the backend on its own replica.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+
+EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+ModelId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,199}$")]
+
+
+class Config(BaseModel):
+    """The base of every setting: unknown keys refused, immutable."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class BackendConfig(Config):
+    """What Serve must know of any backend before it starts one."""
+
+    backend: str
+    num_gpus: float | None = Field(
+        default=None,
+        ge=0,
+        description="GPUs per replica; left out: one where the cluster has GPUs, else none.",
+    )
+    num_cpus: float = Field(default=1, ge=0, description="logical CPUs per replica")
+    max_ongoing_requests: PositiveInt = Field(
+        default=256, description="requests a replica takes at a time, waiting ones included"
+    )
+
+
+class ApiModel(Config):
+    """One model of a commercial API, or of any server that speaks OpenAI's protocol."""
+
+    upstream_model: str = Field(min_length=1, description="the name that the upstream knows")
+    base_url: str = Field(
+        default="https://api.openai.com/v1",
+        pattern=r"^https?://[^\s@]+$",
+        description="where the upstream is, unless `base_url_env` is set in the environment",
+    )
+    base_url_env: EnvName | None = Field(default=None, description="variable holding the URL")
+    api_key_env: EnvName | None = Field(
+        default="OPENAI_API_KEY",
+        description="variable holding the key; null for an upstream that needs none",
+    )
+
+
+class ApiConfig(BackendConfig):
+    """Commercial APIs behind one CPU-only application."""
+
+    backend: Literal["api"] = "api"
+    models: dict[ModelId, ApiModel] = Field(min_length=1, description="model id: upstream")
+    num_gpus: Literal[0] = 0
+    connect_timeout_s: PositiveFloat = 10.0
+    max_connections: PositiveInt = Field(default=1024, description="to all upstreams together")
+
+
+class CheckpointConfig(BackendConfig):
+    """What every backend that loads weights takes."""
+
+    model_type: ModelId | None = Field(default=None, description="an entry of the catalogue")
+    checkpoint: str = Field(min_length=1, description="a folder, or a Hugging Face hub id")
+    chat_template: str | None = Field(
+        default=None, description="a Jinja file; left out: the checkpoint's own"
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    quantization: Literal["none", "int8", "nf4"] = "none"
+    max_model_len: PositiveInt | None = Field(
+        default=None, description="tokens of prompt and answer together; left out: the model's"
+    )
+    trust_remote_code: bool = Field(
+        default=False, description="run Python code that comes with the checkpoint"
+    )
+
+
+class HuggingFaceConfig(CheckpointConfig):
+    """Any decoder that transformers can generate with."""
+
+    backend: Literal["huggingface"] = "huggingface"
+    max_ongoing_requests: PositiveInt = 64
+
+
+class VLLMConfig(CheckpointConfig):
+    """Models that vLLM serves, through vLLM's own OpenAI server."""
+
+    backend: Literal["vllm"] = "vllm"
+    tensor_parallel_size: PositiveInt = 1
+    pipeline_parallel_size: PositiveInt = 1
+    gpu_memory_utilization: float = Field(default=0.95, gt=0, le=1)
+    engine_options: dict[str, object] = Field(
+        default_factory=dict, description="passed on to vLLM, which validates them"
+    )
+
+
+class EchoConfig(BackendConfig):
+    """The backend without a model, for trying out and testing everything around it."""
+
+    backend: Literal["echo"] = "echo"
+    num_gpus: float = 0
+    start_delay_s: float = Field(default=0, ge=0)

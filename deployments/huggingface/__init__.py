@@ -1,0 +1,1 @@
+"""Any decoder that transformers can generate with, behind our own engine."""

@@ -1,0 +1,116 @@
+"""Hugging Face models behind the one contract. Loads no heavy library before `start`."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from deployments.config import HuggingFaceConfig
+from deployments.errors import BackendUnavailable, StartError
+from deployments.exchange import Exchange, Head, Item, ModelCard
+from deployments.huggingface.answer import Answer
+from deployments.huggingface.endpoints import Prepared, check_path, prepare
+from deployments.huggingface.generation import Sink
+from deployments.huggingface.loader import load
+from deployments.huggingface.plan import TextModel
+
+if TYPE_CHECKING:
+    from deployments.huggingface.engine import Engine
+    from deployments.huggingface.sequence import Sequence
+
+NOT_STARTED = "The model is not loaded."
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """What there is between start and stop."""
+
+    text_model: TextModel
+    engine: "Engine"
+
+    def sequences(self, prepared: Prepared, sink: Sink) -> "list[Sequence]":
+        """The choices of a request as the engine takes them."""
+        from deployments.huggingface.sequence import Sequence
+
+        vocabulary = self.text_model.vocabulary
+        return [Sequence(choice, vocabulary, sink) for choice in prepared.choices]
+
+
+class HuggingFaceBackend:
+    """One model of one checkpoint; implements `deployments.exchange.Backend`."""
+
+    def __init__(self, model_id: str, config: HuggingFaceConfig) -> None:
+        self._model_id = model_id
+        self._config = config
+        self._running: Running | None = None
+        self._stopped = False
+        # Tokenizing a long prompt takes a while, and a tokenizer is no faster on two threads.
+        self._tokenizing = ThreadPoolExecutor(1, thread_name_prefix="huggingface-tokenizer")
+
+    @property
+    def engine(self) -> "Engine":
+        """The engine, for those who watch its queue. Raises: BackendUnavailable."""
+        return self._require().engine
+
+    async def start(self) -> None:
+        """Loads the model, leaving the event loop free. Raises: StartError."""
+        running = await asyncio.to_thread(_run, self._config)
+        if self._stopped:
+            await asyncio.to_thread(running.engine.stop)
+            raise StartError("The model was stopped while it was being loaded.")
+        self._running = running
+
+    async def exchange(self, request: Exchange) -> AsyncIterator[Item]:
+        """Answers one request; the Head comes with the first piece of the answer."""
+        check_path(request.path)
+        running = self._require()
+        loop = asyncio.get_running_loop()
+        expires_at = None if request.deadline_s is None else loop.time() + request.deadline_s
+        prepared = await loop.run_in_executor(
+            self._tokenizing, prepare, request, running.text_model
+        )
+        answer = Answer(prepared.response, len(prepared.choices), expires_at)
+        sequences = running.sequences(prepared, answer)
+        try:
+            running.engine.submit(sequences)
+            piece = await answer.pipe.read()
+            yield Head(content_type=prepared.response.content_type)
+            while piece:
+                yield piece
+                piece = await answer.pipe.read()
+            yield prepared.response.tail()
+        finally:
+            answer.close()
+            running.engine.cancel(sequences)
+
+    async def check_health(self) -> None:
+        """Returns while the engine can generate. Raises: BackendUnavailable."""
+        self._require().engine.check()
+
+    def card(self) -> ModelCard:
+        """The one model id."""
+        return ModelCard("huggingface", (self._model_id,))
+
+    async def stop(self) -> None:
+        """Ends the engine's thread and lets go of the model."""
+        self._stopped = True
+        running, self._running = self._running, None
+        self._tokenizing.shutdown(wait=False)
+        if running is not None:
+            await asyncio.to_thread(running.engine.stop)
+
+    def _require(self) -> Running:
+        if self._running is None:
+            raise BackendUnavailable(NOT_STARTED)
+        return self._running
+
+
+def _run(config: HuggingFaceConfig) -> Running:
+    """Loads the model and starts its engine. Raises: StartError."""
+    loaded = load(config)
+    from deployments.huggingface.engine import Engine
+
+    engine = Engine(loaded.model)
+    engine.start()
+    return Running(loaded.text_model, engine)

@@ -1,0 +1,115 @@
+"""The two endpoints: each turns a body into choices to generate and the form of the answer."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from deployments.errors import UnsupportedEndpoint
+from deployments.exchange import Exchange
+from deployments.huggingface import chat, plan
+from deployments.huggingface.formats import ChatFormat, CompletionFormat, Format
+from deployments.huggingface.generation import Choice
+from deployments.huggingface.plan import TextModel, Wishes
+from deployments.huggingface.request import (
+    ChatRequest,
+    CompletionRequest,
+    GenerationFields,
+    parse,
+)
+from deployments.huggingface.response import Identity, Response, Stream, Whole
+from deployments.huggingface.vocabulary import Vocabulary
+
+DEFAULT_COMPLETION_TOKENS = 16  # OpenAI's
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A request that is ready to run."""
+
+    choices: tuple[Choice, ...]
+    response: Response
+
+
+def prepare(exchange: Exchange, model: TextModel) -> Prepared:
+    """Reads, checks, renders and tokenizes a request: the slow part that needs no engine.
+
+    Raises: UnsupportedEndpoint, InvalidRequest, ContextTooLong.
+    """
+    check_path(exchange.path)
+    return ENDPOINTS[exchange.path](exchange, model)
+
+
+def check_path(path: str) -> None:
+    """Raises: UnsupportedEndpoint."""
+    if path not in ENDPOINTS:
+        raise UnsupportedEndpoint(
+            f"This model does not answer this endpoint. It answers {' and '.join(ENDPOINTS)}."
+        )
+
+
+def _chat(exchange: Exchange, model: TextModel) -> Prepared:
+    request = parse(ChatRequest, exchange.body)
+    text = chat.render(request, model.vocabulary.tokenizer)
+    prompt = model.vocabulary.encode(text, add_special_tokens=False)
+    plan.check_prompt(prompt, "messages", model.limits)
+    choices = plan.choices(request, [prompt], _chat_wishes(request), model.limits)
+    return Prepared(choices, _response(exchange, request, ChatFormat(), len(prompt)))
+
+
+def _chat_wishes(request: ChatRequest) -> Wishes:
+    num_logprobs = (request.top_logprobs or 0) if request.logprobs else None
+    if request.max_completion_tokens is not None:
+        return Wishes(request.max_completion_tokens, "max_completion_tokens", num_logprobs)
+    param = "messages" if request.max_tokens is None else "max_tokens"
+    return Wishes(request.max_tokens, param, num_logprobs)
+
+
+def _completion(exchange: Exchange, model: TextModel) -> Prepared:
+    request = parse(CompletionRequest, exchange.body)
+    prompts = [_prompt_ids(prompt, model) for prompt in request.prompt]
+    choices = plan.choices(request, prompts, _completion_wishes(request), model.limits)
+    echoes = _echoes(request, prompts, model.vocabulary) if request.echo else []
+    format_ = CompletionFormat(tuple(echo for echo in echoes for _ in range(request.n or 1)))
+    num_prompt_tokens = sum(len(prompt) for prompt in prompts)
+    return Prepared(choices, _response(exchange, request, format_, num_prompt_tokens))
+
+
+def _completion_wishes(request: CompletionRequest) -> Wishes:
+    if request.max_tokens is None:
+        return Wishes(DEFAULT_COMPLETION_TOKENS, "prompt", request.logprobs, clip=True)
+    return Wishes(request.max_tokens, "max_tokens", request.logprobs)
+
+
+def _prompt_ids(prompt: str | list[int], model: TextModel) -> tuple[int, ...]:
+    if isinstance(prompt, str):
+        ids = model.vocabulary.encode(prompt, add_special_tokens=True)
+    else:
+        ids = tuple(prompt)
+    plan.check_prompt(ids, "prompt", model.limits)
+    return ids
+
+
+def _echoes(
+    request: CompletionRequest, prompts: list[tuple[int, ...]], vocabulary: Vocabulary
+) -> list[str]:
+    """Each prompt's text: as the client wrote it, or what its token ids stand for."""
+    return [
+        asked if isinstance(asked, str) else vocabulary.decode(list(ids))
+        for asked, ids in zip(request.prompt, prompts, strict=True)
+    ]
+
+
+def _response(
+    exchange: Exchange, request: GenerationFields, format_: Format, num_prompt_tokens: int
+) -> Response:
+    identity = Identity.of(format_.id_prefix + exchange.request_id, exchange.model)
+    if not request.stream:
+        return Whole(format_, identity, num_prompt_tokens)
+    options = request.stream_options
+    include_usage = bool(options and options.include_usage)
+    return Stream(format_, identity, num_prompt_tokens, include_usage)
+
+
+ENDPOINTS: Mapping[str, Callable[[Exchange, TextModel], Prepared]] = {
+    "/v1/chat/completions": _chat,
+    "/v1/completions": _completion,
+}

@@ -1,0 +1,134 @@
+"""How a choice looks in OpenAI's JSON: as a chat's message, or as a completion's text."""
+
+from typing import Any, Protocol
+
+from deployments.huggingface.generation import Delta, TokenLogprob
+
+Json = dict[str, Any]
+
+
+class Format(Protocol):
+    """What differs between the endpoints' answers."""
+
+    id_prefix: str
+    whole_object: str
+    chunk_object: str
+
+    def whole(self, delta: Delta) -> Json:
+        """A choice that came in one piece."""
+
+    def opening(self, index: int) -> list[Json]:
+        """What begins a choice in a stream."""
+
+    def chunks(self, delta: Delta) -> list[Json]:
+        """A piece of a choice in a stream, each item a chunk of its own."""
+
+
+class ChatFormat:
+    """/v1/chat/completions."""
+
+    id_prefix = "chatcmpl-"
+    whole_object = "chat.completion"
+    chunk_object = "chat.completion.chunk"
+
+    def whole(self, delta: Delta) -> Json:
+        """A choice with its message."""
+        return {
+            "index": delta.index,
+            "message": {"role": "assistant", "content": delta.text, "refusal": None},
+            "logprobs": _chat_logprobs(delta.logprobs),
+            "finish_reason": delta.finish_reason,
+        }
+
+    def opening(self, index: int) -> list[Json]:
+        """The role, before any content."""
+        return [_chat_chunk(index, {"role": "assistant", "content": ""})]
+
+    def chunks(self, delta: Delta) -> list[Json]:
+        """The content, then the reason why it ends with an empty delta, as OpenAI sends them."""
+        chunks = []
+        if delta.text or delta.logprobs:
+            content = _chat_chunk(delta.index, {"content": delta.text})
+            content["logprobs"] = _chat_logprobs(delta.logprobs)
+            chunks.append(content)
+        if delta.finish_reason:
+            chunks.append(_chat_chunk(delta.index, {}) | {"finish_reason": delta.finish_reason})
+        return chunks
+
+
+class CompletionFormat:
+    """/v1/completions. `echoes` is, by choice, the prompt's text if the answer repeats it."""
+
+    id_prefix = "cmpl-"
+    whole_object = "text_completion"
+    chunk_object = "text_completion"
+
+    def __init__(self, echoes: tuple[str, ...] = ()) -> None:
+        self._echoes = echoes
+
+    def whole(self, delta: Delta) -> Json:
+        """A choice with its text."""
+        echo = self._echoes[delta.index] if self._echoes else ""
+        return _completion_choice(delta, echo)
+
+    def opening(self, index: int) -> list[Json]:
+        """The prompt's text, where it is asked for."""
+        if not self._echoes:
+            return []
+        return [_completion_choice(Delta(index, self._echoes[index], num_tokens=0), "")]
+
+    def chunks(self, delta: Delta) -> list[Json]:
+        """One chunk, text and end together."""
+        return [_completion_choice(delta, "")]
+
+
+def _chat_chunk(index: int, delta: Json) -> Json:
+    return {"index": index, "delta": delta, "logprobs": None, "finish_reason": None}
+
+
+def _chat_logprobs(tokens: tuple[TokenLogprob, ...]) -> Json | None:
+    if not tokens:
+        return None
+    content = [
+        _chat_token(token.token, token.logprob)
+        | {"top_logprobs": [_chat_token(*candidate) for candidate in token.top]}
+        for token in tokens
+    ]
+    return {"content": content, "refusal": None}
+
+
+def _chat_token(token: bytes, logprob: float) -> Json:
+    return {"token": _text(token), "logprob": logprob, "bytes": list(token)}
+
+
+def _completion_choice(delta: Delta, echo: str) -> Json:
+    return {
+        "index": delta.index,
+        "text": echo + delta.text,
+        "logprobs": _completion_logprobs(delta.logprobs),
+        "finish_reason": delta.finish_reason,
+    }
+
+
+def _completion_logprobs(tokens: tuple[TokenLogprob, ...]) -> Json | None:
+    if not tokens:
+        return None
+    return {
+        "tokens": [_text(token.token) for token in tokens],
+        "token_logprobs": [token.logprob for token in tokens],
+        "top_logprobs": [_with_chosen(token) for token in tokens],
+        "text_offset": [token.offset for token in tokens],
+    }
+
+
+def _with_chosen(token: TokenLogprob) -> dict[str, float]:
+    """The alternatives and the chosen token: OpenAI lists up to `logprobs` + 1."""
+    return {_text(t): logprob for t, logprob in (*token.top, (token.token, token.logprob))}
+
+
+def _text(token: bytes) -> str:
+    r"""A token's text; where it is no whole characters, its bytes as `\xf0\x9f`, as OpenAI does."""
+    try:
+        return token.decode()
+    except UnicodeDecodeError:
+        return "".join(f"\\x{byte:02x}" for byte in token)

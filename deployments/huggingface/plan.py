@@ -1,0 +1,140 @@
+"""From a request to what the engine shall generate, checked against the model that will do it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from deployments.errors import ContextTooLong, InvalidRequest
+from deployments.huggingface.generation import Choice, Sampling, Stopping
+from deployments.huggingface.request import MAX_PROMPTS, GenerationFields
+from deployments.huggingface.vocabulary import Vocabulary
+
+SEED_SPAN = 2**64
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the model can do, and what its checkpoint wants where a request says nothing."""
+
+    max_model_len: int
+    vocab_size: int
+    eos_ids: frozenset[int]
+    defaults: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class TextModel:
+    """A model as requests see it."""
+
+    vocabulary: Vocabulary
+    limits: Limits
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What the two endpoints call by different names. `max_tokens` None: what the context has."""
+
+    max_tokens: int | None
+    max_tokens_param: str
+    num_logprobs: int | None
+    clip: bool = False  # whether max_tokens is a default, to be cut to what the context has
+
+
+def choices(
+    request: GenerationFields, prompts: list[tuple[int, ...]], wishes: Wishes, limits: Limits
+) -> tuple[Choice, ...]:
+    """The answers to generate: `n` for each prompt, in the order of their indices.
+
+    Raises: InvalidRequest, ContextTooLong.
+    """
+    n = request.n or 1
+    if len(prompts) * n > MAX_PROMPTS:
+        raise InvalidRequest(
+            f"Invalid 'n': {len(prompts)} prompts with {n} choices each are more than "
+            f"{MAX_PROMPTS} choices.",
+            param="n",
+        )
+    samplings = [_sampling(request, wishes, limits, choice) for choice in range(n)]
+    stoppings = [_stopping(request, len(prompt), wishes, limits) for prompt in prompts]
+    return tuple(
+        Choice(p * n + c, prompts[p], samplings[c], stoppings[p], bool(request.stream))
+        for p in range(len(prompts))
+        for c in range(n)
+    )
+
+
+def check_prompt(ids: tuple[int, ...], param: str, limits: Limits) -> None:
+    """Raises: InvalidRequest for a prompt without tokens or with ones that the model lacks."""
+    if not ids:
+        raise InvalidRequest(f"Invalid '{param}': it has no tokens.", param=param)
+    if min(ids) < 0 or max(ids) >= limits.vocab_size:
+        raise InvalidRequest(
+            f"Invalid '{param}': token ids must be from 0 to {limits.vocab_size - 1}.", param=param
+        )
+
+
+def _sampling(request: GenerationFields, wishes: Wishes, limits: Limits, choice: int) -> Sampling:
+    default = limits.defaults.get
+    return Sampling(
+        temperature=_first(request.temperature, default("temperature"), 1.0),
+        top_p=_first(request.top_p, default("top_p"), 1.0),
+        top_k=max(0, int(_first(request.top_k, default("top_k"), 0))),
+        min_p=_first(request.min_p, default("min_p"), 0.0),
+        # Choices of one request differ; the same request again gives the same choices.
+        seed=None if request.seed is None else (request.seed + choice) % SEED_SPAN,
+        presence_penalty=request.presence_penalty or 0.0,
+        frequency_penalty=request.frequency_penalty or 0.0,
+        repetition_penalty=_first(request.repetition_penalty, default("repetition_penalty"), 1.0),
+        logit_bias=_logit_bias(request.logit_bias or {}, limits.vocab_size),
+        num_logprobs=wishes.num_logprobs,
+    )
+
+
+def _first(asked: float | None, checkpoint: float | None, neutral: float) -> float:
+    if asked is not None:
+        return asked
+    return neutral if checkpoint is None else checkpoint
+
+
+def _logit_bias(bias: Mapping[str, float], vocab_size: int) -> dict[int, float]:
+    """Raises: InvalidRequest for a key that is no token id."""
+    for key in bias:
+        short = len(key) < len(str(vocab_size)) + 1
+        if not (short and key.isascii() and key.isdigit() and int(key) < vocab_size):
+            raise InvalidRequest(
+                f"Invalid 'logit_bias': keys must be token ids from 0 to {vocab_size - 1}.",
+                param="logit_bias",
+            )
+    return {int(key): value for key, value in bias.items()}
+
+
+def _stopping(
+    request: GenerationFields, num_prompt_tokens: int, wishes: Wishes, limits: Limits
+) -> Stopping:
+    max_tokens = _max_tokens(num_prompt_tokens, wishes, limits.max_model_len)
+    min_tokens = request.min_tokens or 0
+    if min_tokens > max_tokens:
+        raise InvalidRequest(
+            f"Invalid 'min_tokens': it must not exceed the {max_tokens} tokens that the answer "
+            "may have.",
+            param="min_tokens",
+        )
+    # An id that the model lacks can never be generated, so it needs no error and no ban.
+    asked = frozenset(i for i in request.stop_token_ids or () if 0 <= i < limits.vocab_size)
+    ids = asked if request.ignore_eos else asked | limits.eos_ids
+    return Stopping(max_tokens, min_tokens, ids, tuple(request.stop or ()))
+
+
+def _max_tokens(num_prompt_tokens: int, wishes: Wishes, max_model_len: int) -> int:
+    """Raises: ContextTooLong."""
+    left = max_model_len - num_prompt_tokens
+    asked = wishes.max_tokens
+    if asked is None or (wishes.clip and left > 0):
+        asked = min(asked or max(left, 1), max(left, 1))
+    if asked <= left:
+        return asked
+    raise ContextTooLong(
+        f"This model's maximum context length is {max_model_len} tokens. However, you requested "
+        f"{num_prompt_tokens + asked} tokens ({num_prompt_tokens} in the prompt, {asked} for the "
+        "answer). Please shorten the prompt or the answer.",
+        param=wishes.max_tokens_param,
+    )

@@ -1,0 +1,232 @@
+"""Models that vLLM serves: its engine and its own OpenAI server, called in memory.
+
+Every endpoint, parameter and answer is vLLM's. Ours is the engine's life and health, the count of
+tokens, and errors in one form.
+"""
+
+import asyncio
+import difflib
+from argparse import Namespace
+from collections.abc import AsyncIterator
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from deployments.asgi import AppCall, ASGIApp
+from deployments.body import MAX_ECHO_CHARS, parse_object, with_fields
+from deployments.catalog import checkpoint_path
+from deployments.config import VLLMConfig
+from deployments.errors import (
+    BackendOverloaded,
+    BackendUnavailable,
+    ContextTooLong,
+    InvalidRequest,
+    ModelNotFound,
+    RoundhouseError,
+    StartError,
+    UnsupportedEndpoint,
+)
+from deployments.exchange import Exchange, Head, Item, ModelCard, Tail
+
+if TYPE_CHECKING:
+    from vllm.engine.protocol import EngineClient
+
+ERROR_EVENT = b'data: {"error"'
+MAX_ERROR_BYTES = 65536
+
+
+@dataclass(slots=True)
+class Usage:
+    """The tokens of one exchange, counted as they leave the engine."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+usage_of_exchange: ContextVar[Usage] = ContextVar("usage_of_exchange")
+
+
+class VLLMBackend:
+    """One vLLM engine. All of its endpoints that are a JSON POST below /v1 are answered."""
+
+    def __init__(self, model_id: str, config: VLLMConfig) -> None:
+        self._model_id = model_id
+        self._config = config
+        self._engine: EngineClient | None = None
+        self._app: ASGIApp | None = None
+
+    def card(self) -> ModelCard:
+        return ModelCard(backend="vllm", models=(self._model_id,))
+
+    @property
+    def num_running(self) -> int:
+        """Requests that the engine holds, waiting ones included."""
+        return self._engine.get_num_unfinished_requests() if self._engine else 0  # type: ignore[attr-defined]
+
+    async def start(self) -> None:
+        path = checkpoint_path(self._config.checkpoint)
+        _check_folder(path)
+        args = await asyncio.to_thread(server_args, path, self._model_id, self._config)
+        try:
+            self._engine, self._app = await launch(args)
+        except (ValueError, OSError, RuntimeError) as exc:
+            await self.stop()
+            reason = str(exc).strip().split("\n")[0]
+            raise StartError(f"vLLM could not start {self._config.checkpoint}: {reason}") from exc
+
+    async def stop(self) -> None:
+        engine, self._engine, self._app = self._engine, None, None
+        if engine is not None:
+            await asyncio.to_thread(engine.shutdown)
+
+    async def check_health(self) -> None:
+        if self._engine is None or self._engine.errored:
+            raise BackendUnavailable("The vLLM engine is not running.")
+
+    async def exchange(self, request: Exchange) -> AsyncIterator[Item]:
+        if self._app is None:
+            raise BackendUnavailable("The vLLM engine is not running.")
+        await self.check_health()
+        usage = Usage()
+        usage_of_exchange.set(usage)
+        call = AppCall(request.path, self._body(request), request.request_id)
+        answer = call.answer(self._app, _raise_error_event)
+        try:
+            async for item in answer:
+                if isinstance(item, Head) and item.status >= 400:
+                    raise await error_from_answer(item, answer, request.path)
+                yield item
+        finally:
+            await answer.aclose()  # type: ignore[attr-defined]
+        yield Tail(usage.prompt_tokens, usage.completion_tokens)
+
+    def _body(self, request: Exchange) -> bytes:
+        """The client may have asked by an alias, or for a model that this one stands in for."""
+        if parse_object(request.body).get("model") == self._model_id:
+            return request.body
+        return with_fields(request.body, model=self._model_id)
+
+
+def _check_folder(path: str) -> None:
+    """A wrong path is said at once, not after vLLM's imports."""
+    folder = Path(path)
+    if path.startswith((".", "/", "~")) and not folder.is_dir():
+        raise StartError(f"There is no checkpoint folder {path}.")
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        raise StartError(f"The checkpoint folder {path} has no config.json.")
+
+
+def server_args(path: str, model_id: str, config: VLLMConfig) -> Namespace:
+    """vLLM's own defaults with this configuration laid over them. Raises: StartError."""
+    from vllm.entrypoints.launchers.cli_args import make_arg_parser
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    args = make_arg_parser(FlexibleArgumentParser()).parse_args([])
+    settings = {
+        "model": path,
+        "served_model_name": [model_id],
+        "dtype": config.dtype,
+        "max_model_len": config.max_model_len,
+        "chat_template": config.chat_template,
+        "trust_remote_code": config.trust_remote_code,
+        "tensor_parallel_size": config.tensor_parallel_size,
+        "pipeline_parallel_size": config.pipeline_parallel_size,
+        "gpu_memory_utilization": config.gpu_memory_utilization,
+        "disable_log_stats": True,
+        **_quantization(config),
+        **config.engine_options,
+    }
+    for name, value in settings.items():
+        if not hasattr(args, name):
+            near = difflib.get_close_matches(name, vars(args), n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise StartError(f"vLLM has no engine option {name}{hint}")
+        setattr(args, name, value)
+    return args
+
+
+def _quantization(config: VLLMConfig) -> dict[str, str]:
+    if config.quantization == "int8":
+        raise StartError("vLLM quantises to nf4 only; int8 needs `backend: huggingface`.")
+    return {"quantization": "bitsandbytes"} if config.quantization == "nf4" else {}
+
+
+async def launch(args: Namespace) -> tuple["EngineClient", ASGIApp]:
+    """Starts the engine (in a process of its own) and builds vLLM's app around it."""
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.entrypoints.launchers.api_server.app_state import init_app_state
+    from vllm.entrypoints.launchers.app import build_app
+
+    vllm_config = await asyncio.to_thread(AsyncEngineArgs.from_cli_args(args).create_engine_config)
+    # Not in a thread: the engine binds itself to the running loop.
+    engine = counting_engine().from_vllm_config(
+        vllm_config, disable_log_stats=args.disable_log_stats
+    )
+    tasks = await engine.get_supported_tasks()
+    app = build_app(args, tasks, engine.model_config)
+    await init_app_state(engine, app.state, args, tasks)
+    return engine, app
+
+
+def counting_engine() -> Any:
+    """vLLM's engine, counting each exchange's tokens where they pass anyway.
+
+    The answer's bytes would say it too, but a stream only where the client asked for usage.
+    """
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    class CountingEngine(AsyncLLM):
+        async def generate(self, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:  # type: ignore[override]
+            usage = usage_of_exchange.get()
+            counted = False
+            async for output in super().generate(*args, **kwargs):
+                if not counted:
+                    usage.prompt_tokens += len(output.prompt_token_ids or ())
+                    counted = True
+                usage.completion_tokens += sum(len(o.token_ids) for o in output.outputs)
+                yield output
+
+    return CountingEngine
+
+
+def _raise_error_event(piece: bytes) -> None:
+    """vLLM reports an error in a stream as an event, and then ends it as if all were well."""
+    if piece.startswith(ERROR_EVENT):
+        raise BackendUnavailable("The model failed while it was answering.")
+
+
+async def error_from_answer(
+    head: Head, answer: AsyncIterator[Head | bytes], path: str
+) -> RoundhouseError:
+    """vLLM's error answer as one of ours."""
+    body = b""
+    async for piece in answer:
+        if isinstance(piece, bytes) and len(body) < MAX_ERROR_BYTES:
+            body += piece
+    try:
+        error = msgspec.json.decode(body).get("error", {})
+        message, param = str(error["message"])[:MAX_ECHO_CHARS], error.get("param")
+    except (msgspec.DecodeError, AttributeError, KeyError, TypeError):
+        message, param = "", None
+    return _error(head.status, message, param, path)
+
+
+def _error(status: int, message: str, param: str | None, path: str) -> RoundhouseError:
+    if status in {404, 405}:
+        if "model" in message:
+            return ModelNotFound(message)
+        return UnsupportedEndpoint(f"This model does not answer {path}.")
+    if status == 501:
+        return UnsupportedEndpoint(message or f"This model does not answer {path}.")
+    if status == 429:
+        return BackendOverloaded("The model's queue is full.", retry_after_s=1)
+    if 400 <= status < 500:
+        if param == "input_tokens" or "maximum context length" in message:
+            return ContextTooLong(message, param="messages")
+        return InvalidRequest(message or "The model refused the request.", param=param)
+    if status == 503:
+        return BackendUnavailable("The model cannot answer now.", retry_after_s=1)
+    return RoundhouseError()

@@ -1,0 +1,1 @@
+"""HTTP in, exchanges out. The only place that knows Ray Serve and Starlette."""

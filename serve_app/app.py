@@ -1,0 +1,112 @@
+"""The two builders that serve_config.yaml names, and the deployments they make.
+
+The only place where a backend class becomes a Serve deployment.
+"""
+
+import os
+from collections.abc import AsyncIterator
+from typing import Any
+
+from ray import serve
+from ray.serve import Application
+from starlette.types import ASGIApp
+
+from deployments import backends
+from deployments.config import BackendConfig
+from deployments.errors import RoundhouseError
+from deployments.exchange import Exchange, Item, ModelCard
+from serve_app.config import RouterArgs, RouterSettings
+from serve_app.error_response import log_unforeseen
+from serve_app.guard import digest
+from serve_app.router import RouterApp
+from serve_app.serve_cluster import ServeCluster, cluster_has_gpus, own_application
+
+ROUTER_CPUS = 0.2  # of an operator's count; the router shares its node with API models
+DRAIN_S = 120.0
+
+
+def router(args: RouterArgs) -> Application:
+    """The router application: `import_path: serve_app.app:router`."""
+    deployment = serve.deployment(
+        Router,
+        name="Router",
+        max_ongoing_requests=4096,
+        ray_actor_options={"num_cpus": ROUTER_CPUS},
+        graceful_shutdown_timeout_s=DRAIN_S,
+    )
+    return deployment.bind(args.model_dump())
+
+
+def model(args: dict[str, Any]) -> Application:
+    """A model application: `import_path: serve_app.app:model`.
+
+    The deployment is named after its backend, so that Serve's status alone tells the kind.
+    Raises: ValueError for args that do not validate.
+    """
+    config = backends.configure(args)
+    deployment = serve.deployment(
+        Model,
+        name=config.backend,
+        max_ongoing_requests=config.max_ongoing_requests,
+        max_queued_requests=config.max_ongoing_requests,
+        ray_actor_options={"num_cpus": config.num_cpus, "num_gpus": num_gpus(config)},
+        graceful_shutdown_timeout_s=DRAIN_S,
+    )
+    return deployment.bind(dict(args))
+
+
+def num_gpus(config: BackendConfig) -> float:
+    """The GPUs a replica asks Ray for: what the args say, else one where there are any."""
+    if config.num_gpus is not None:
+        return config.num_gpus
+    per_replica = getattr(config, "tensor_parallel_size", 1)
+    return float(per_replica) if per_replica > 1 or cluster_has_gpus() else 0.0
+
+
+@serve.ingress()
+class Router:
+    """A router replica: CPU only, stateless but for its view of the cluster."""
+
+    async def __init__(self, args: dict[str, Any]) -> None:
+        variable = RouterArgs.model_validate(args).api_keys_env
+        keys = os.environ.get(variable, "").split(",") if variable else []
+        digests = [digest(key.strip()) for key in keys if key.strip()]
+        if variable and not digests:
+            # Rather not at all than open to everybody.
+            raise ValueError(f"api_keys_env names {variable}, which is not set or empty")
+        self._app = RouterApp(ServeCluster(own_application()), digests)
+
+    async def __serve_build_asgi_app__(self) -> ASGIApp:
+        return self._app.asgi()
+
+    async def reconfigure(self, user_config: dict[str, Any]) -> None:
+        self._app.settings = RouterSettings.model_validate(user_config)
+
+
+class Model:
+    """A backend's replica. Errors cross to the router as values, since Serve would log each with
+    its traceback and hand on an exception of another class."""
+
+    async def __init__(self, args: dict[str, Any]) -> None:
+        self._backend = backends.build(own_application(), backends.configure(args))
+        await self._backend.start()
+
+    async def exchange(self, request: Exchange) -> AsyncIterator[Item | RoundhouseError]:
+        try:
+            async for item in self._backend.exchange(request):
+                yield item
+        except RoundhouseError as exc:
+            yield exc
+        except Exception as exc:  # noqa: BLE001 - the edge of the backend: logged here, once
+            log_unforeseen(exc, request.request_id)
+            yield RoundhouseError()
+
+    async def card(self) -> ModelCard:
+        return self._backend.card()
+
+    async def check_health(self) -> None:
+        await self._backend.check_health()
+
+    async def __del__(self) -> None:
+        """Called by Serve when the replica is taken down, after its requests have ended."""
+        await self._backend.stop()

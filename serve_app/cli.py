@@ -1,0 +1,117 @@
+"""The command line, `roundhouse`: what an operator asks before anything is started.
+
+Starts neither Ray nor a model. A command is a function that adds its parser and one that runs it;
+heavy libraries are imported by the command that needs them.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from deployments import catalog
+from serve_app.check.problem import nearest
+
+Commands = argparse._SubParsersAction  # type of add_subparsers(), which has no public name
+
+CHECK_EPILOG = """\
+example:
+  roundhouse check serve_config.yaml --gpus-per-node 8
+
+One line for each problem, FILE:LINE: key: what is wrong. Exit status: 0 fine, 1 refused.
+"""
+
+MODELS_EPILOG = """\
+examples:
+  roundhouse models
+  roundhouse models demo
+
+The names are what `model_type` may be in serve_config.yaml; `args` there override any setting.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit status."""
+    parser = argparse.ArgumentParser(
+        prog="roundhouse",
+        description="One OpenAI-compatible endpoint in front of every kind of language model.",
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for add in (_add_check, _add_models):
+        add(commands)
+    arguments = parser.parse_args(argv)
+    return int(arguments.run(arguments))
+
+
+def _add_check(commands: "Commands[argparse.ArgumentParser]") -> None:
+    parser = _command(commands, "check", "refuse a serve_config that would not do what it says")
+    parser.epilog = CHECK_EPILOG
+    parser.add_argument("file", type=Path, help="the file that `serve run` or `serve deploy` gets")
+    parser.add_argument(
+        "--gpus-per-node",
+        type=_gpus,
+        metavar="N",
+        help="GPUs of the largest node; left out: of the running Ray cluster, else this machine",
+    )
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    parser.set_defaults(run=_check)
+
+
+def _add_models(commands: "Commands[argparse.ArgumentParser]") -> None:
+    parser = _command(commands, "models", "list the catalogue: what `model_type` may be")
+    parser.epilog = MODELS_EPILOG
+    parser.add_argument("name", nargs="?", help="show this entry's settings")
+    parser.set_defaults(run=_models)
+
+
+def _command(
+    commands: "Commands[argparse.ArgumentParser]", name: str, what: str
+) -> argparse.ArgumentParser:
+    layout = argparse.RawDescriptionHelpFormatter
+    return commands.add_parser(name, help=what, description=what, formatter_class=layout)
+
+
+def _gpus(text: str) -> float:
+    num_gpus = float(text)
+    if not 0 <= num_gpus < float("inf"):
+        raise argparse.ArgumentTypeError("should be a number of GPUs, such as 8")
+    return num_gpus
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from serve_app.check.nodes import largest_node
+    from serve_app.check.report import check
+
+    sys.path.insert(0, os.getcwd())  # as `serve run` does: the file may name code of the operator's
+    file: Path = arguments.file
+    try:
+        text = file.read_text(encoding="utf-8")
+    except OSError as error:
+        return _refuse(f"{file}: {error.strerror}")
+    except UnicodeDecodeError:
+        return _refuse(f"{file}: not UTF-8 text")
+    report = check(str(file), text, largest_node(arguments.gpus_per_node))
+    print(report.as_json() if arguments.json else report.as_text())
+    return 1 if report.findings else 0
+
+
+def _models(arguments: argparse.Namespace) -> int:
+    entries, name = catalog.entries(), arguments.name
+    if name is None:
+        width = max(map(len, entries))
+        for model_type, entry in entries.items():
+            print(f"{model_type:{width}}  {entry.backend:11}  {entry.description}")
+        return 0
+    if name not in entries:
+        return _refuse(f"no `{name}` in the catalogue{nearest(name, entries)}")
+    shown = {name: entries[name].model_dump(exclude_defaults=True)}
+    print(yaml.safe_dump(shown, sort_keys=False, allow_unicode=True), end="")
+    return 0
+
+
+def _refuse(message: str) -> int:
+    print(f"roundhouse: {message}", file=sys.stderr)
+    return 1

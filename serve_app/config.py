@@ -1,0 +1,45 @@
+"""The router's settings: what serve_config.yaml may say of it. Knows neither Serve nor any model.
+
+Client keys never stand here, only the name of the environment variable that holds them. Whether the
+models named here exist is not asked: that is known only to `serve_app.check`, which sees the file.
+"""
+
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from deployments.config import Config, EnvName, ModelId
+
+
+class RouterArgs(Config):
+    """`args` of the router application. A change restarts the router's replicas, and only those."""
+
+    api_keys_env: EnvName | None = Field(
+        default=None,
+        description="variable holding the clients' keys, comma-separated; null: no key is asked",
+    )
+
+
+class RouterSettings(Config):
+    """`user_config` of the Router deployment: reloaded by `serve deploy` without a restart."""
+
+    aliases: dict[ModelId, ModelId] = Field(
+        default_factory=dict, description="another name: the model (or alias) it stands for"
+    )
+    fallbacks: dict[ModelId, list[ModelId]] = Field(
+        default_factory=dict,
+        description="model: the models that answer in its place, in this order, if it cannot",
+    )
+    request_timeout_s: PositiveFloat = Field(
+        default=600, description="for the whole answer, the stream included"
+    )
+    max_body_bytes: PositiveInt = Field(default=32 * 1024 * 1024, description="a larger one: 413")
+    body_timeout_s: PositiveFloat = Field(
+        default=30, description="time that a client may take to send its body"
+    )
+
+    def resolve(self, name: str) -> str:
+        """The model that `name` stands for: aliases followed to the end; a circle ends it too."""
+        seen: set[str] = set()
+        while name in self.aliases and name not in seen:
+            seen.add(name)
+            name = self.aliases[name]
+        return name

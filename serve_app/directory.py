@@ -1,0 +1,135 @@
+"""Which model applications there are, and in what state: the router's view of the cluster.
+
+It is refreshed by polling, about once a second, so there is no list to keep in step with what is
+deployed. It does not open exchanges.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from deployments.errors import BackendError
+from deployments.exchange import Exchange, Item, ModelCard
+
+logger = logging.getLogger("roundhouse")
+
+State = Literal["running", "warming", "cold", "failed"]
+REFRESH_PERIOD_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Application:
+    """A model application, as the cluster describes it. `version` changes when it is redeployed.
+
+    `since_s` is a Unix time; `replicas` counts them by Serve's state; `reason` says why it failed.
+    """
+
+    name: str
+    backend: str
+    state: State
+    since_s: float
+    replicas: Mapping[str, int] = field(default_factory=dict)
+    reason: str | None = None
+    version: float = 0.0
+
+
+class Cluster(Protocol):
+    """What the router needs of whatever runs the models."""
+
+    async def applications(self) -> Sequence[Application]:
+        """The model applications there are now."""
+
+    async def card(self, application: Application) -> ModelCard:
+        """What a running application serves. Raises: BackendError."""
+
+    def exchange(self, application: Application, request: Exchange) -> AsyncGenerator[Item, None]:
+        """Opens an exchange with a replica; closing the iterator, or cancelling, ends it there.
+
+        Raises: RoundhouseError.
+        """
+
+
+class Directory:
+    """The applications by name and by model id. Lookups never wait."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._cards: dict[tuple[str, float], ModelCard] = {}
+        self._applications: dict[str, Application] = {}
+        self._models: dict[str, Application] = {}
+        self._task: asyncio.Task[None] | None = None
+        self.refreshed = asyncio.Event()
+
+    @property
+    def applications(self) -> Sequence[Application]:
+        """Every model application, in the order of their names."""
+        return tuple(self._applications.values())
+
+    @property
+    def models(self) -> Mapping[str, Application]:
+        """Every model id that clients may send, and the application that answers it."""
+        return self._models
+
+    @property
+    def ready(self) -> bool:
+        """Whether every application that should run does."""
+        states = [a.state for a in self._applications.values()]
+        return self.refreshed.is_set() and all(s in {"running", "cold"} for s in states)
+
+    def start(self) -> None:
+        """Begins to poll, in the running loop."""
+        if self._task is None:
+            self._task = asyncio.create_task(self._poll())
+
+    def stop(self) -> None:
+        """Stops polling."""
+        if self._task is not None:
+            self._task.cancel()
+
+    async def refresh(self) -> None:
+        """Asks the cluster once."""
+        found = sorted(await self._cluster.applications(), key=lambda a: a.name)
+        previous = self._applications
+        self._applications = {a.name: _with_since(a, previous.get(a.name)) for a in found}
+        await asyncio.gather(*(self._learn(a) for a in self._applications.values()))
+        current = {(a.name, a.version) for a in found}
+        self._cards = {key: card for key, card in self._cards.items() if key in current}
+        self._models = {
+            model: application
+            for application in self._applications.values()
+            for model in self._models_of(application)
+        }
+        self.refreshed.set()
+
+    def _models_of(self, application: Application) -> tuple[str, ...]:
+        card = self._cards.get((application.name, application.version))
+        return card.models if card else (application.name,)
+
+    async def _learn(self, application: Application) -> None:
+        """A running application says itself which models it serves, once per version."""
+        key = (application.name, application.version)
+        if application.state != "running" or key in self._cards:
+            return
+        try:
+            self._cards[key] = await self._cluster.card(application)
+        except BackendError as exc:
+            logger.warning("no card from application %s yet: %s", application.name, exc.message)
+
+    async def _poll(self) -> None:
+        while True:
+            try:
+                await self.refresh()
+            except Exception as exc:  # noqa: BLE001 - the poll must outlive any fault of the cluster
+                logger.warning("the cluster's state could not be read: %s", type(exc).__name__)
+            await asyncio.sleep(REFRESH_PERIOD_S)
+
+
+def _with_since(now: Application, before: Application | None) -> Application:
+    """Keeps the time of the last change of state, which the cluster does not tell."""
+    if before is None or before.state != now.state:
+        return now
+    return Application(
+        now.name, now.backend, now.state, before.since_s, now.replicas, now.reason, now.version
+    )

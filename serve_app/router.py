@@ -1,0 +1,170 @@
+"""The router: a raw ASGI app that resolves a request's model and pumps the answer through.
+
+It parses requests only as far as it must, and answers not at all. It knows the cluster by an
+interface, so it runs without Ray as well.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from contextlib import aclosing, asynccontextmanager
+from typing import Any
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from deployments.body import MAX_ECHO_CHARS
+from deployments.errors import (
+    BackendTimeout,
+    MethodNotAllowed,
+    ModelNotFound,
+    RoundhouseError,
+    UnknownPath,
+)
+from deployments.exchange import Tail
+from serve_app.config import RouterSettings
+from serve_app.directory import Cluster, Directory
+from serve_app.dispatch import Answer, Dispatch
+from serve_app.edge import Edge
+from serve_app.error_response import log_unforeseen
+from serve_app.guard import ClientGone, check_key, check_path, headers_from_scope, read_request
+from serve_app.ledger import Ledger
+from serve_app.listing import model_list, model_object, operator_list
+from serve_app.reply import Reply
+
+MODELS = "/v1/models"
+
+
+class RouterApp:
+    """The ASGI app. `settings` may be replaced at any time; requests under way keep theirs.
+
+    `keys` are digests of the clients' keys; none means that no key is asked for.
+    """
+
+    def __init__(self, cluster: Cluster, keys: Iterable[bytes] = ()) -> None:
+        self.settings = RouterSettings()
+        self.directory = Directory(cluster)
+        self._dispatch = Dispatch(cluster, self.directory)
+        self._keys = tuple(keys)
+        self._ledger = Ledger()
+
+    def asgi(self) -> ASGIApp:
+        """The app behind its edge."""
+        return Edge(self._serve)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+            return
+        reply = Reply(scope, send)
+        try:
+            await self._route(scope, receive, reply)
+        except ClientGone:
+            return
+        except RoundhouseError as exc:
+            await reply.error(exc)
+        except Exception as exc:  # noqa: BLE001 - the edge: whatever it is, the client gets JSON
+            log_unforeseen(exc, reply.request_id)
+            await reply.error(RoundhouseError())
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        """The directory is kept from the server's start to its end."""
+        await receive()
+        self.directory.start()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        self.directory.stop()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _route(self, scope: Scope, receive: Receive, reply: Reply) -> None:
+        path, method = check_path(scope), scope["method"]
+        if path not in {"/health", "/ready"}:
+            check_key(headers_from_scope(scope), self._keys)
+        if method == "POST" and path.startswith("/v1/") and path != MODELS:
+            await self._answer(scope, receive, reply)
+        elif method not in {"GET", "HEAD"}:
+            raise MethodNotAllowed("This URL takes GET requests only.", param="GET")
+        else:
+            await self._inform(path, reply)
+
+    async def _inform(self, path: str, reply: Reply) -> None:
+        """Everything that is answered from the directory."""
+        if path == "/health":
+            await reply.json({"status": "ok"})
+        elif path == "/ready":
+            await reply.json(operator_list(self.directory), 200 if self.directory.ready else 503)
+        elif path == "/-/models":
+            await reply.json(operator_list(self.directory))
+        elif path == MODELS:
+            await reply.json(model_list(self.directory))
+        elif path.startswith(MODELS + "/"):
+            await reply.json(self._model(path.removeprefix(MODELS + "/")))
+        elif path.startswith("/v1/"):
+            raise MethodNotAllowed("This URL takes POST requests only.", param="POST")
+        else:
+            raise UnknownPath(f"Invalid URL ({path[:MAX_ECHO_CHARS]}).")
+
+    def _model(self, name: str) -> dict[str, Any]:
+        model = self.settings.resolve(name)
+        if model not in self.directory.models:
+            raise ModelNotFound(
+                f"The model '{name[:MAX_ECHO_CHARS]}' does not exist.", param="model"
+            )
+        return model_object(model, self.directory.models[model])
+
+    async def _answer(self, scope: Scope, receive: Receive, reply: Reply) -> None:
+        settings = self.settings
+        request = await read_request(scope, receive, settings)
+        async with until_gone(receive):
+            try:
+                async with asyncio.timeout(settings.request_timeout_s):
+                    answer = await self._dispatch.open(request, reply.request_id, settings)
+                    async with aclosing(answer.rest):
+                        await self._pump(answer, reply)
+            except TimeoutError as exc:
+                raise BackendTimeout("The model did not answer in time.") from exc
+
+    async def _pump(self, answer: Answer, reply: Reply) -> None:
+        """Sends the answer on as it comes, and books it."""
+        head = answer.head
+        self._ledger.book_answer(answer.model, answer.application, head.status)
+        headers = [("content-type", head.content_type), ("x-served-by", answer.model)]
+        if answer.streamed:
+            await reply.stream(head.status, [*headers, *head.headers])
+            await reply.piece(answer.first)
+            async for item in answer.rest:
+                if isinstance(item, bytes):
+                    await reply.piece(item)
+                elif isinstance(item, Tail):
+                    answer.tail = item
+            await reply.end()
+        else:
+            await reply.whole(head.status, [*headers, *head.headers], answer.first)
+        if answer.tail is not None:
+            self._ledger.book_tokens(answer.model, answer.application, answer.tail)
+
+
+@asynccontextmanager
+async def until_gone(receive: Receive) -> AsyncIterator[None]:
+    """Runs the block until the client leaves; then the block is cancelled, and ClientGone raised.
+
+    Serve cancels by itself, but not where a proxy before it hides that the client has left.
+    """
+    worker = asyncio.current_task()
+    assert worker is not None
+    gone = False
+
+    async def watch() -> None:
+        nonlocal gone
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        gone = True
+        worker.cancel()
+
+    watcher = asyncio.create_task(watch())
+    try:
+        yield
+    except asyncio.CancelledError:
+        if not gone or worker.uncancel() > 0:
+            raise
+        raise ClientGone from None
+    finally:
+        watcher.cancel()

@@ -1,0 +1,147 @@
+"""Ray Serve as the router's cluster: its status read, its handles called, its errors translated."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any
+
+import ray
+from ray import serve
+from ray.exceptions import GetTimeoutError, RayActorError, RayError
+from ray.serve.exceptions import (
+    BackPressureError,
+    DeploymentUnavailableError,
+    RayServeException,
+    RequestCancelledError,
+)
+from ray.serve.handle import DeploymentHandle
+from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview, ServeStatus
+
+from deployments.errors import (
+    BackendError,
+    BackendOverloaded,
+    BackendUnavailable,
+    RoundhouseError,
+)
+from deployments.exchange import Exchange, Item, ModelCard
+from serve_app.directory import Application, State
+
+CARD_TIMEOUT_S = 5.0
+STARTING_STATES = ("STARTING", "UPDATING", "RECOVERING", "PENDING_MIGRATION")
+BROKEN = (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY)
+GONE = (ApplicationStatus.DELETING, ApplicationStatus.NOT_STARTED)
+MAX_REASON_CHARS = 500
+
+# What Serve and Ray raise, and what a client is told. The first row that matches counts.
+TRANSLATIONS: tuple[tuple[type[BaseException], type[BackendError], str, float], ...] = (
+    (BackPressureError, BackendOverloaded, "The model's queue is full.", 1),
+    (DeploymentUnavailableError, BackendUnavailable, "The model has no replica that runs.", 5),
+    (RayActorError, BackendUnavailable, "The model's replica died.", 1),
+    (RequestCancelledError, BackendUnavailable, "The model gave the request up.", 1),
+    (GetTimeoutError, BackendUnavailable, "The model does not answer.", 1),
+    (RayServeException, BackendUnavailable, "The model cannot be reached.", 1),
+    (RayError, BackendUnavailable, "The model's replica failed.", 1),
+)
+
+
+class ServeCluster:
+    """The applications of the Serve instance that this replica runs in, except its own."""
+
+    def __init__(self, own_application: str) -> None:
+        self._own = own_application
+        self._handles: dict[tuple[str, str], DeploymentHandle[Any]] = {}
+
+    async def applications(self) -> Sequence[Application]:
+        status: ServeStatus = await asyncio.to_thread(serve.status)
+        return [
+            application
+            for name, overview in status.applications.items()
+            if name != self._own and (application := application_from_status(name, overview))
+        ]
+
+    async def card(self, application: Application) -> ModelCard:
+        handle = self._handle(application).options(method_name="card", stream=False)
+        try:
+            async with asyncio.timeout(CARD_TIMEOUT_S):
+                card: ModelCard = await handle.remote()
+        except (RayError, RayServeException, TimeoutError) as exc:
+            raise error_from_serve(exc) from None
+        return card
+
+    async def exchange(
+        self, application: Application, request: Exchange
+    ) -> AsyncGenerator[Item, None]:
+        response = self._handle(application).remote(request)
+        try:
+            async for item in response:
+                if isinstance(item, RoundhouseError):
+                    raise item
+                yield item
+        except (RayError, RayServeException) as exc:
+            raise error_from_serve(exc) from None
+        finally:
+            # Ends the call on the replica too; after its end this changes nothing.
+            response.cancel()
+
+    def _handle(self, application: Application) -> DeploymentHandle[Any]:
+        """One configured handle per deployment, kept: each one costs a long poll."""
+        key = (application.name, application.backend)
+        if key not in self._handles:
+            handle = serve.get_deployment_handle(application.backend, application.name)
+            self._handles[key] = handle.options(method_name="exchange", stream=True)
+        return self._handles[key]
+
+
+def error_from_serve(exc: BaseException) -> BackendError:
+    """The error a client is told for one of Serve's or Ray's."""
+    for kind, error, message, retry_after_s in TRANSLATIONS:
+        if isinstance(exc, kind):
+            return error(message, retry_after_s=retry_after_s)
+    return BackendUnavailable("The model cannot be reached.", retry_after_s=1)
+
+
+def application_from_status(name: str, overview: ApplicationStatusOverview) -> Application | None:
+    """One application of Serve's status; None while it is coming or going with no deployment."""
+    deployments = list(overview.deployments.items())
+    if overview.status in GONE or (not deployments and overview.status not in BROKEN):
+        return None
+    backend, deployment = deployments[0] if deployments else ("unknown", None)
+    replicas = {str(k): v for k, v in deployment.replica_states.items()} if deployment else {}
+    state = state_from_replicas(overview.status, replicas)
+    message = (deployment.message if deployment else "") or overview.message
+    return Application(
+        name=name,
+        backend=backend,
+        state=state,
+        since_s=time.time(),
+        replicas=replicas,
+        reason=reason_from_message(message) if state == "failed" else None,
+        version=overview.last_deployed_time_s,
+    )
+
+
+def state_from_replicas(status: ApplicationStatus, replicas: dict[str, int]) -> State:
+    """A replica that runs can answer, whatever else is going on."""
+    if replicas.get("RUNNING", 0):
+        return "running"
+    if status in BROKEN:
+        return "failed"
+    if status == ApplicationStatus.DEPLOYING or any(replicas.get(s) for s in STARTING_STATES):
+        return "warming"
+    return "cold"
+
+
+def reason_from_message(message: str) -> str:
+    """The last line of a traceback says what went wrong; the rest says where in our code."""
+    lines = [line.strip() for line in message.strip().splitlines() if line.strip()]
+    return lines[-1][:MAX_REASON_CHARS] if lines else "no reason was given"
+
+
+def own_application() -> str:
+    """The name of the application that this replica belongs to."""
+    return str(serve.get_replica_context().app_name)
+
+
+def cluster_has_gpus() -> bool:
+    """Whether any node of the cluster has a GPU."""
+    return bool(ray.cluster_resources().get("GPU", 0))
