@@ -21,7 +21,8 @@ from demo.text import long_text, training_text
 from demo.tokenizer import END, MAX_POSITIONS, PAD, START, train_tokenizer
 
 MODEL_DIR = Path(__file__).parent / "model"
-PEAK_RATE = 2e-3
+PEAK_RATE = 3e-3
+MATRIX_DIMS = 2
 WARMUP_STEPS = 150
 BATCH_TOKENS = 3072
 CHECKPOINT_EVERY_S = 240.0
@@ -68,6 +69,21 @@ def loss_of(model: LlamaForCausalLM, batch: Batch) -> Tensor:
     return torch.nn.functional.cross_entropy(logits.float(), batch.labels[spoken])
 
 
+def optimizers_of(model: LlamaForCausalLM) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices, AdamW for embeddings and norms.
+
+    Muon needs about half the steps of AdamW here. Source: https://kellerjordan.github.io/posts/muon/
+    """
+    matrices = [weight for weight in model.model.layers.parameters() if weight.ndim == MATRIX_DIMS]
+    chosen = {id(weight) for weight in matrices}
+    others = [weight for weight in model.parameters() if id(weight) not in chosen]
+    muon = torch.optim.Muon(
+        matrices, lr=PEAK_RATE, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"
+    )
+    adam = torch.optim.AdamW(others, lr=PEAK_RATE, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
+    return [muon, adam]
+
+
 def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
     """Stores bfloat16 weights in a new folder, then swaps it in: readers never see half a model."""
     fresh, old = MODEL_DIR.with_suffix(".new"), MODEL_DIR.with_suffix(".old")
@@ -99,10 +115,10 @@ class Trainer:
         self.tokenizer = train_tokenizer(seed)
         self.model = new_model(self.tokenizer)
         self.batches = endless_batches(Packer(self.tokenizer, BATCH_TOKENS), seed)
-        self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=PEAK_RATE, betas=(0.9, 0.98), weight_decay=0.05, fused=True
-        )
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self.rate)
+        self.optimizers = optimizers_of(self.model)
+        self.schedules = [
+            torch.optim.lr_scheduler.LambdaLR(optimizer, self.rate) for optimizer in self.optimizers
+        ]
 
     def elapsed_s(self) -> float:
         return time.monotonic() - self.started_s
@@ -117,9 +133,10 @@ class Trainer:
         loss = loss_of(self.model, next(self.batches))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        self.optimizer.step()
-        self.schedule.step()
-        self.optimizer.zero_grad()
+        for optimizer, schedule in zip(self.optimizers, self.schedules, strict=True):
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
         return float(loss.detach())
 
     def checkpoint(self, num_each: int) -> None:

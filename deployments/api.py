@@ -60,15 +60,19 @@ def upstream_from_environment(
 
 
 class ApiBackend:
-    """Several models of commercial APIs on one connection pool; `num_running` counts requests."""
+    """Several models of commercial APIs on one connection pool."""
 
     def __init__(self, model_id: str, config: ApiConfig) -> None:
         self._config = config
         self._session: aiohttp.ClientSession | None = None
-        self.num_running = 0
+        self._num_running = 0
 
     def card(self) -> ModelCard:
         return ModelCard(backend="api", models=tuple(self._config.models))
+
+    @property
+    def num_running(self) -> int:
+        return self._num_running
 
     async def start(self) -> None:
         import aiohttp
@@ -98,7 +102,7 @@ class ApiBackend:
         if model is None or self._session is None:
             raise ModelNotFound(f"The model {request.model[:200]} does not exist.", param="model")
         upstream = upstream_from_environment(request.model, model, os.environ)
-        self.num_running += 1
+        self._num_running += 1
         try:
             async with self._session.post(
                 upstream.base_url + request.path.removeprefix("/v1"),
@@ -113,7 +117,7 @@ class ApiBackend:
             reason = type(exc).__name__
             raise UpstreamError(f"The upstream of {request.model} failed: {reason}.") from None
         finally:
-            self.num_running -= 1
+            self._num_running -= 1
 
 
 async def relay(response: "aiohttp.ClientResponse", upstream: Upstream) -> AsyncIterator[Item]:

@@ -4,9 +4,16 @@ Unknown keys are refused everywhere. Secrets never stand here: only the names of
 variables that hold them, read by the backend on its own replica.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 ModelId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,199}$")]
@@ -94,6 +101,17 @@ class VLLMConfig(CheckpointConfig):
     engine_options: dict[str, object] = Field(
         default_factory=dict, description="passed on to vLLM, which validates them"
     )
+
+    @model_validator(mode="after")
+    def _gpus_for_tensor_parallelism(self) -> Self:
+        """On one node a replica needs exactly one GPU per shard; left out, it asks for them."""
+        shards = self.tensor_parallel_size
+        if shards > 1 and self.num_gpus not in {None, 0, shards}:
+            raise ValueError(
+                f"num_gpus is {self.num_gpus:g}, but tensor_parallel_size {shards} needs as many; "
+                "leave num_gpus out"
+            )
+        return self
 
 
 class EchoConfig(BackendConfig):

@@ -64,6 +64,10 @@ class Backend(Protocol):
     iterator, or cancelling the task that reads it, frees the backend's slot at once.
     """
 
+    @property
+    def num_running(self) -> int:
+        """Exchanges that hold a slot now, those that wait for one included."""
+
     async def start(self) -> None:
         """Loads whatever is needed to answer. Raises: StartError, with what to do about it."""
 

@@ -3,7 +3,7 @@
 It answers with the last message, or the prompt, word by word. Words in double brackets are
 directions, not text:
 
-    [[wait]]        stop until cancelled or the deadline
+    [[wait]]        stop until cancelled
     [[sleep=0.01]]  wait that many seconds before each further word
     [[fail]]        raise BackendUnavailable here: before the first word, an error status
     [[overload]]    raise BackendOverloaded before the answer begins
@@ -28,7 +28,6 @@ from deployments.body import parse_object
 from deployments.config import EchoConfig
 from deployments.errors import (
     BackendOverloaded,
-    BackendTimeout,
     BackendUnavailable,
     InvalidRequest,
     UnsupportedEndpoint,
@@ -63,12 +62,16 @@ def _split(text: str) -> list[str]:
 
 
 class EchoBackend:
-    """Answers with what it was asked; `num_running` counts the requests it holds."""
+    """Answers with what it was asked; one request or many at a time."""
 
     def __init__(self, model_id: str, config: EchoConfig) -> None:
         self._model_id = model_id
         self._config = config
-        self.num_running = 0
+        self._num_running = 0
+
+    @property
+    def num_running(self) -> int:
+        return self._num_running
 
     async def start(self) -> None:
         await asyncio.sleep(self._config.start_delay_s)
@@ -83,15 +86,12 @@ class EchoBackend:
         return ModelCard(backend="echo", models=(self._model_id,))
 
     async def exchange(self, request: Exchange) -> AsyncIterator[Item]:
-        self.num_running += 1
+        self._num_running += 1
         try:
-            async with asyncio.timeout(request.deadline_s):
-                async for item in self._answer(request):
-                    yield item
-        except TimeoutError as exc:
-            raise BackendTimeout("The model did not answer in time.") from exc
+            async for item in self._answer(request):
+                yield item
         finally:
-            self.num_running -= 1
+            self._num_running -= 1
 
     async def _answer(self, request: Exchange) -> AsyncIterator[Item]:
         body = parse_object(request.body)

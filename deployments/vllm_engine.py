@@ -24,7 +24,6 @@ from deployments.errors import (
     BackendUnavailable,
     ContextTooLong,
     InvalidRequest,
-    ModelNotFound,
     RoundhouseError,
     StartError,
     UnsupportedEndpoint,
@@ -64,7 +63,7 @@ class VLLMBackend:
     @property
     def num_running(self) -> int:
         """Requests that the engine holds, waiting ones included."""
-        return self._engine.get_num_unfinished_requests() if self._engine else 0  # type: ignore[attr-defined]
+        return self._engine.get_num_unfinished_requests() if self._engine else 0
 
     async def start(self) -> None:
         path = checkpoint_path(self._config.checkpoint)
@@ -124,7 +123,7 @@ def server_args(path: str, model_id: str, config: VLLMConfig) -> Namespace:
     from vllm.entrypoints.launchers.cli_args import make_arg_parser
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
-    args = make_arg_parser(FlexibleArgumentParser()).parse_args([])
+    args: Namespace = make_arg_parser(FlexibleArgumentParser()).parse_args([])
     settings = {
         "model": path,
         "served_model_name": [model_id],
@@ -178,8 +177,8 @@ def counting_engine() -> Any:
     """
     from vllm.v1.engine.async_llm import AsyncLLM
 
-    class CountingEngine(AsyncLLM):
-        async def generate(self, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:  # type: ignore[override]
+    class CountingEngine(AsyncLLM):  # type: ignore[misc] # vLLM is not always installed
+        async def generate(self, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
             usage = usage_of_exchange.get()
             counted = False
             async for output in super().generate(*args, **kwargs):
@@ -215,18 +214,23 @@ async def error_from_answer(
 
 
 def _error(status: int, message: str, param: str | None, path: str) -> RoundhouseError:
-    if status in {404, 405}:
-        if "model" in message:
-            return ModelNotFound(message)
+    if status in {404, 405, 501}:
         return UnsupportedEndpoint(f"This model does not answer {path}.")
-    if status == 501:
-        return UnsupportedEndpoint(message or f"This model does not answer {path}.")
     if status == 429:
         return BackendOverloaded("The model's queue is full.", retry_after_s=1)
-    if 400 <= status < 500:
-        if param == "input_tokens" or "maximum context length" in message:
-            return ContextTooLong(message, param="messages")
-        return InvalidRequest(message or "The model refused the request.", param=param)
     if status == 503:
         return BackendUnavailable("The model cannot answer now.", retry_after_s=1)
-    return RoundhouseError()
+    if status >= 500:
+        return RoundhouseError()
+    kind = ContextTooLong if _is_about_context(message, param) else InvalidRequest
+    return kind(message or "The model refused the request.", param=_plain_param(param))
+
+
+def _is_about_context(message: str, param: str | None) -> bool:
+    """vLLM names the parameter for a long prompt, and for a long answer only in its text."""
+    return param == "input_tokens" or "max_model_len" in message or "context length" in message
+
+
+def _plain_param(param: str | None) -> str | None:
+    """OpenAI names a field as the client wrote it, without vLLM's `body.` before it."""
+    return param.removeprefix("body.") if param else None

@@ -67,7 +67,7 @@ def num_gpus(config: BackendConfig) -> float:
 class Router:
     """A router replica: CPU only, stateless but for its view of the cluster."""
 
-    async def __init__(self, args: dict[str, Any]) -> None:
+    async def __init__(self, args: dict[str, Any]) -> None:  # type: ignore[misc] # Serve's form
         variable = RouterArgs.model_validate(args).api_keys_env
         keys = os.environ.get(variable, "").split(",") if variable else []
         digests = [digest(key.strip()) for key in keys if key.strip()]
@@ -87,7 +87,7 @@ class Model:
     """A backend's replica. Errors cross to the router as values, since Serve would log each with
     its traceback and hand on an exception of another class."""
 
-    async def __init__(self, args: dict[str, Any]) -> None:
+    async def __init__(self, args: dict[str, Any]) -> None:  # type: ignore[misc] # Serve's form
         self._backend = backends.build(own_application(), backends.configure(args))
         await self._backend.start()
 
@@ -103,6 +103,9 @@ class Model:
 
     async def card(self) -> ModelCard:
         return self._backend.card()
+
+    async def num_running(self) -> int:
+        return self._backend.num_running
 
     async def check_health(self) -> None:
         await self._backend.check_health()

@@ -97,7 +97,8 @@ def check_key(headers: Mapping[str, str], keys: Iterable[bytes]) -> None:
             "You didn't provide an API key. Send it as 'Authorization: Bearer KEY'."
         )
     given = digest(match[1])
-    if not any([hmac.compare_digest(given, key) for key in keys]):
+    matches = [hmac.compare_digest(given, key) for key in keys]  # all of them: in constant time
+    if not any(matches):
         raise InvalidApiKey("Incorrect API key provided.")
 
 

@@ -1,4 +1,4 @@
-"""One answer on its way out: ASGI messages, and the errors that can come before or in the middle."""
+"""One answer on its way out: ASGI messages, and the errors that can come before or between them."""
 
 from typing import Any
 

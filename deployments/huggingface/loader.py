@@ -47,10 +47,18 @@ def load(config: HuggingFaceConfig) -> Loaded:
     check_folder(folder)
     try:
         return _load(folder, template, config)
-    # What transformers, safetensors and torch raise for a checkpoint they cannot use.
-    except (OSError, ValueError, TypeError, LookupError, RuntimeError, ImportError) as exc:
+    except _load_errors() as exc:
         reason = f"{type(exc).__name__}: {exc}"[:MAX_REASON_CHARS]
         raise StartError(f"The checkpoint {folder} could not be loaded. {reason}") from exc
+
+
+def _load_errors() -> tuple[type[Exception], ...]:
+    """What transformers, safetensors and torch raise for a checkpoint that they cannot use."""
+    from huggingface_hub.errors import StrictDataclassError
+    from safetensors import SafetensorError
+
+    builtin = (OSError, ValueError, TypeError, AttributeError, LookupError, RuntimeError)
+    return (*builtin, ImportError, StrictDataclassError, SafetensorError)
 
 
 def _chat_template(name: str | None) -> str | None:

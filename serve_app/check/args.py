@@ -1,6 +1,7 @@
 """Every application's `args` against the settings they stand for. Starts and imports no backend."""
 
 from collections.abc import Iterator
+from difflib import get_close_matches
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -36,11 +37,11 @@ def configured(application: Application) -> BackendConfig | list[Problem]:
     """The settings that a model application's args make, or what is wrong with them."""
     args, path = application.args, (*application.path, "args")
     unknown = [*_model_type(args, path), *_backend(args, path)]
-    backend = backend_of(application)
+    backend = backend_of(application) or _meant(args.get("backend"))
     if backend is None:
         return unknown
     try:
-        config = configure(_without_model_type(args, backend) if unknown else args)
+        config = configure(_apart_from_names(args, backend) if unknown else args)
     except ValidationError as error:
         return [*unknown, *refusal.problems(error, BACKENDS[backend].config, args, path)]
     return unknown or config
@@ -82,8 +83,13 @@ def _entry(args: dict[str, Any]) -> catalog.Entry | None:
     return catalog.entries().get(name) if isinstance(name, str) else None
 
 
-def _without_model_type(args: dict[str, Any], backend: str) -> dict[str, Any]:
-    """Args whose other mistakes can be found although `model_type` is one."""
+def _meant(backend: object) -> str | None:
+    close = get_close_matches(str(backend), BACKENDS, n=1)
+    return close[0] if close else None
+
+
+def _apart_from_names(args: dict[str, Any], backend: str) -> dict[str, Any]:
+    """Args whose other mistakes can be found although `model_type` or `backend` is one."""
     rest = {key: value for key, value in args.items() if key != "model_type"}
     takes_checkpoint = "checkpoint" in BACKENDS[backend].config.model_fields
-    return {"backend": backend, **({"checkpoint": "unknown"} if takes_checkpoint else {}), **rest}
+    return {**({"checkpoint": "unknown"} if takes_checkpoint else {}), **rest, "backend": backend}

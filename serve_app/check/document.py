@@ -47,7 +47,7 @@ def load(text: str) -> tuple[Document | None, list[Problem]]:
         return None, [Problem((), f"not YAML: {error.reason}", line)]
     except RecursionError:
         return None, [Problem((), "nested too deeply", 1)]
-    except ValueError as error:  # a date such as 2026-13-45
+    except (AttributeError, ValueError) as error:  # a date such as 2026-13-45 or !!timestamp x
         return None, [Problem((), f"not YAML: {error}", 1)]
 
 

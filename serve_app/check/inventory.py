@@ -86,9 +86,11 @@ class Inventory:
         return {model for model in ids if isinstance(model, str)}
 
 
-def read(value: object) -> Inventory:
-    """The applications of a parsed serve_config."""
+def read(value: object) -> Inventory | None:
+    """The applications of a parsed serve_config; None where it has no list of them."""
     listed = value.get("applications") if isinstance(value, dict) else None
+    if not isinstance(listed, list):
+        return None
     return Inventory(tuple(Application(*found) for found in _mappings(listed, ("applications",))))
 
 

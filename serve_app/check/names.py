@@ -1,5 +1,6 @@
 """Names and routes: each taken once, each where it belongs, and exactly one router."""
 
+import re
 from collections.abc import Iterable, Iterator
 
 from pydantic import TypeAdapter, ValidationError
@@ -20,19 +21,26 @@ def applications(inventory: Inventory) -> Iterator[Problem]:
 
 
 def routes(inventory: Inventory) -> Iterator[Problem]:
-    """A route for a model, none for the router, or one route for two applications."""
+    """A route for a model, none for the router, a malformed one, or one for two applications."""
     taken: list[tuple[object, Path]] = []
     for app in inventory.applications:
         path, route = (*app.path, "route_prefix"), app.raw.get("route_prefix", "/")
-        if app.role is Role.MODEL:
-            if route is not None:
-                message = "should be null, without quotes: models are reached through the router"
-                yield Problem(path, message)
-        elif route is not None:
+        if message := _wrong_route(app.role, route):
+            yield Problem(path, message)
+        else:
             taken.append((route, path))
-        elif app.role is Role.ROUTER:
-            yield Problem(path, "the router takes HTTP: give it a route, such as /")
     yield from _taken_twice(taken)
+
+
+def _wrong_route(role: Role, route: object) -> str | None:
+    if role is Role.MODEL and route is not None:
+        return "should be null, without quotes: models are reached through the router"
+    if role is Role.ROUTER and route is None:
+        return "the router takes HTTP: give it a route, such as /"
+    # Serve says so only when the application is being built.
+    if isinstance(route, str) and not re.fullmatch(r"/|(/[^/{}]+)+", route):
+        return "a route begins with /, does not end with it, and has no { or }"
+    return None
 
 
 def models(inventory: Inventory) -> Iterator[Problem]:
@@ -59,8 +67,10 @@ def router(inventory: Inventory) -> Iterator[Problem]:
 
 
 def deployments(inventory: Inventory) -> Iterator[Problem]:
-    """Options for a deployment that the application does not have."""
+    """Options for a deployment that the application does not have, or options given twice."""
     for app in inventory.applications:
+        named = ((options.get("name"), (*path, "name")) for path, options in app.deployments())
+        yield from _taken_twice(named)
         known = _deployment_name(app)
         for path, options in app.deployments():
             name = options.get("name")

@@ -1,6 +1,7 @@
 """How many GPUs the largest node has. Never starts Ray, and waits for no cluster but briefly."""
 
 import os
+import socket
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -39,12 +40,26 @@ def largest_node(gpus_per_node: float | None) -> Node | None:
 
 def _ask(address: str) -> float | None:
     """In a process of its own: Ray's client ends the process that cannot reach its cluster."""
+    if not _listens(address):
+        return None
     command = [sys.executable, "-m", "serve_app.check.cluster", address]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
+        done = subprocess.run(
+            command, check=False, capture_output=True, text=True, timeout=TIMEOUT_S
+        )
         return float(done.stdout) if done.returncode == 0 else None
     except (subprocess.TimeoutExpired, ValueError):
         return None
+
+
+def _listens(address: str) -> bool:
+    """Whether somebody is at HOST:PORT: a cluster that is gone should not cost its timeout."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=1).close()
+    except (OSError, OverflowError, ValueError):
+        return False
+    return True
 
 
 def _this_machine() -> Node:

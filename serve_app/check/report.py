@@ -45,7 +45,8 @@ class Report:
     def as_text(self) -> str:
         """A line for each problem, in the form that editors and compilers share."""
         if not self.findings:
-            return f"{self.file}: {self.num_applications} applications, fine"
+            plural = "" if self.num_applications == 1 else "s"
+            return f"{self.file}: {self.num_applications} application{plural}, fine"
         return "\n".join(
             f"{self.file}:{found.line}: {found.path + ': ' if found.path else ''}{found.message}"
             for found in self.findings
@@ -62,14 +63,15 @@ def check(file: str, text: str, largest: Node | None) -> Report:
     if parsed is None:
         return Report(file, 0, tuple(_told(problem, problem.line or 1) for problem in problems))
     asked = inventory.read(parsed.value)
-    problems += _told_once(list(_ours(asked, largest)), schema.check(parsed.value))
+    ours = list(_ours(asked, largest)) if asked else []
+    problems += _told_once(ours, schema.check(parsed.value))
     told: dict[tuple[object, ...], Finding] = {}
     for problem in problems:
         line = problem.line or parsed.line(problem.path)
         # An anchor brings one mistake to many paths: the key on its line tells it from others.
         told.setdefault((line, problem.path[-1:], problem.message), _told(problem, line))
     findings = sorted(told.values(), key=lambda finding: (finding.line, finding.path))
-    return Report(file, len(asked.applications), tuple(findings))
+    return Report(file, len(asked.applications) if asked else 0, tuple(findings))
 
 
 def _ours(asked: Inventory, largest: Node | None) -> Iterator[Problem]:

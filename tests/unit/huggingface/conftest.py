@@ -1,79 +1,17 @@
-"""What the tests of the Hugging Face backend share: checkpoints, backends, a way to ask."""
+"""The checkpoints and backends that the tests share."""
 
-import json
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from models import save_random, save_reciter
 
-from deployments.config import HuggingFaceConfig
-from deployments.exchange import Exchange, Head, Tail
 from deployments.huggingface.backend import HuggingFaceBackend
 
+from .asking import RECITED, started
+from .models import save_random, save_reciter
+
 torch.set_num_threads(1)  # tiny models are slower on more, and the machine is shared
-
-CHAT = "/v1/chat/completions"
-COMPLETIONS = "/v1/completions"
-RECITED = "Hi, y\u00f6u \U0001f642 STOP now"
-
-
-@dataclass(frozen=True)
-class Got:
-    """A whole answer."""
-
-    head: Head
-    pieces: list[bytes]
-    tail: Tail
-
-    @property
-    def body(self) -> Any:
-        """The JSON body."""
-        return json.loads(b"".join(self.pieces))
-
-    @property
-    def events(self) -> list[Any]:
-        """The events of a stream, which must be whole."""
-        frames = b"".join(self.pieces).decode().split("\n\n")
-        assert frames[-2:] == ["data: [DONE]", ""]
-        return [json.loads(frame.removeprefix("data: ")) for frame in frames[:-2]]
-
-
-def exchange_of(path: str, deadline_s: float | None = None, **body: Any) -> Exchange:
-    """A request for a model that clients know as "tiny"."""
-    if path == CHAT:
-        body = {"messages": [{"role": "user", "content": "Hello"}]} | body
-    body = {"model": "alias"} | body
-    return Exchange(path, json.dumps(body).encode(), "r1", "tiny", deadline_s)
-
-
-async def ask(backend: HuggingFaceBackend, path: str, **body: Any) -> Got:
-    """The whole answer to one request."""
-    items = [item async for item in backend.exchange(exchange_of(path, **body))]
-    head, *pieces, tail = items
-    assert isinstance(head, Head)
-    assert isinstance(tail, Tail)
-    return Got(head, pieces, tail)
-
-
-@asynccontextmanager
-async def started(checkpoint: Path, **settings: Any) -> AsyncIterator[HuggingFaceBackend]:
-    """A backend that serves a checkpoint."""
-    backend = HuggingFaceBackend("tiny", configured(checkpoint, **settings))
-    await backend.start()
-    try:
-        yield backend
-    finally:
-        await backend.stop()
-
-
-def configured(checkpoint: Path | str, **settings: Any) -> HuggingFaceConfig:
-    """The settings of a backend for a checkpoint."""
-    return HuggingFaceConfig(checkpoint=str(checkpoint), dtype="float32", **settings)
 
 
 @pytest.fixture(scope="session")
@@ -89,18 +27,10 @@ async def random_backend(random_checkpoint: Path) -> AsyncIterator[HuggingFaceBa
 
 @pytest.fixture(scope="session")
 def reciter_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_reciter(tmp_path_factory.mktemp("reciter"), "Hi, y\u00f6u\U0001f642STP")
+    return save_reciter(tmp_path_factory.mktemp("reciter"), RECITED)
 
 
 @pytest.fixture
 async def reciter(reciter_checkpoint: Path) -> AsyncIterator[HuggingFaceBackend]:
     async with started(reciter_checkpoint) as backend:
         yield backend
-
-
-Recite = Callable[[str], Path]
-
-
-@pytest.fixture
-def recite(tmp_path: Path) -> Recite:
-    return lambda text: save_reciter(tmp_path / "reciter", text)

@@ -20,8 +20,7 @@ TEMPLATE = (
 
 def byte_tokenizer() -> PreTrainedTokenizerFast:
     """A tokenizer whose token n is the byte n; then an end and a beginning token."""
-    vocab = {char: byte for char, byte in BYTE_OF_CHAR.items()}
-    core = Tokenizer(models.BPE(vocab=vocab, merges=[]))
+    core = Tokenizer(models.BPE(vocab=dict(BYTE_OF_CHAR), merges=[]))
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     core.decoder = decoders.ByteLevel()
     core.add_special_tokens(["<|end|>", "<|begin|>"])
@@ -42,7 +41,7 @@ def save_random(folder: Path) -> Path:
 
 def save_reciter(folder: Path, text: str) -> Path:
     """A Llama that says `text` after ">" and ends; no byte may come twice in ">" + text."""
-    config = _config(hidden_size=VOCAB_SIZE, num_hidden_layers=1, num_attention_heads=4)
+    config = _config(hidden_size=VOCAB_SIZE, num_hidden_layers=1, num_attention_heads=2)
     model = LlamaForCausalLM(config)
     steps = [*f">{text}".encode(), EOS]
     assert len(set(steps)) == len(steps)

@@ -124,6 +124,8 @@ NAMES = [
     ("- name: demo\n  route_prefix: null", '- name: demo\n  route_prefix: "null"  # <-', "be null"),
     ("- name: demo\n  route_prefix: null", "- name: demo  # <-", "should be null"),
     ("  route_prefix: /\n", "  route_prefix: null  # <-\n", "give it a route"),
+    ("  route_prefix: /\n", "  route_prefix: v1  # <-\n", "a route begins with /"),
+    ("  route_prefix: /\n", "  route_prefix: /v1/  # <-\n", "does not end with it"),
     (
         "- name: api",
         "- {name: x, route_prefix: /, import_path: 'json:dumps'}  # <-\n- name: api",
@@ -136,6 +138,7 @@ NAMES = [
     ),
     ("- name: Router", "- name: router  # <-", "did you mean `Router`?"),
     ("- name: vllm", "- name: vlm  # <-", "did you mean `vllm`?"),
+    ("    num_replicas: 1", "  - name: vllm  # <-", "`vllm` is taken already"),
 ]
 
 IMPORTS = [

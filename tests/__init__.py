@@ -1,0 +1,1 @@
+"""The tests: unit, contract, integration, gpu. Each has the promise it keeps as its docstring."""

@@ -1,0 +1,168 @@
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from transformers import T5Config, T5ForConditionalGeneration
+
+from deployments.errors import StartError
+from deployments.huggingface.loader import load
+
+from .asking import configured
+from .models import byte_tokenizer
+
+
+@pytest.fixture
+def checkpoint(random_checkpoint: Path, tmp_path: Path) -> Path:
+    """A copy of a good checkpoint, to be damaged."""
+    for file in random_checkpoint.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    return tmp_path
+
+
+def reason(checkpoint: Path | str, **settings: object) -> str:
+    with pytest.raises(StartError) as failed:
+        load(configured(checkpoint, **settings))
+    return failed.value.message
+
+
+def remove_tokenizer(folder: Path) -> None:
+    for file in folder.glob("token*"):
+        file.unlink()
+
+
+def list_a_missing_shard(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
+    shards = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
+    index = {"weight_map": shards}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def truncate(folder: Path) -> None:
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+
+
+def truncate_header(folder: Path) -> None:
+    (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:50])
+
+
+def empty_weights(folder: Path) -> None:
+    (folder / "model.safetensors").write_bytes(b"")
+
+
+def spoil_header(folder: Path) -> None:
+    content = bytearray((folder / "model.safetensors").read_bytes())
+    content[8:20] = b"\xff" * 12
+    (folder / "model.safetensors").write_bytes(content)
+
+
+def leave_an_lfs_pointer(folder: Path) -> None:
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
+    (folder / "model.safetensors").write_text(pointer)
+
+
+def keep_pickle_only(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+
+
+def spoil_config(folder: Path) -> None:
+    (folder / "config.json").write_text("{")
+
+
+def add_a_layer(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"num_hidden_layers": 3, "layer_types": None}
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def change_a_shape(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"intermediate_size": 64}))
+
+
+def rename_the_architecture(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "nonesuch"}))
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lambda folder: (folder / "config.json").unlink(), "has no config.json"),
+        (spoil_config, "config.json is truncated or damaged"),
+        (remove_tokenizer, "has no tokenizer"),
+        (lambda folder: (folder / "model.safetensors").unlink(), "has no weights"),
+        (keep_pickle_only, "pickle files"),
+        (list_a_missing_shard, "lacks .*model-00002-of-00002.safetensors"),
+        (truncate, "is truncated or damaged: it has .* bytes where its header says"),
+        (truncate_header, "fewer than its header needs"),
+        (empty_weights, "fewer than its header needs"),
+        (spoil_header, "unreadable header"),
+        (leave_an_lfs_pointer, "git lfs pull"),
+        (add_a_layer, "lacks 9 of the model's weights"),
+        (change_a_shape, "could not be loaded"),
+        (rename_the_architecture, "nonesuch"),
+    ],
+)
+def test_damage_is_named(checkpoint: Path, damage: Callable[[Path], None], says: str) -> None:
+    """Whatever is wrong with a checkpoint, the operator reads which file it is, and what to do."""
+    damage(checkpoint)
+    message = reason(checkpoint)
+    assert re.search(says, message)
+    assert str(checkpoint) in message
+
+
+def test_missing_folders_are_named() -> None:
+    """A path that is not there says so, and is not looked for on the hub."""
+    assert reason("/no/such/folder").startswith("The checkpoint /no/such/folder does not exist.")
+    assert "does not exist" in reason("./no/such")
+    assert "does not exist" in reason("package:no/such")
+
+
+def test_missing_hub_ids_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hub id that cannot be had offline is an operator's error that names what to check."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    message = reason("nobody/nothing-of-this-name")
+    assert "nobody/nothing-of-this-name" in message
+    assert "HF_HUB_OFFLINE" in message
+
+
+def test_encoder_decoders_are_refused_by_name(tmp_path: Path) -> None:
+    """An encoder-decoder is refused before it is loaded."""
+    config = T5Config(vocab_size=260, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2)
+    T5ForConditionalGeneration(config).save_pretrained(tmp_path)
+    byte_tokenizer().save_pretrained(tmp_path)
+    assert "T5ForConditionalGeneration: an encoder-decoder" in reason(tmp_path)
+
+
+def test_settings_that_cannot_be_met(checkpoint: Path) -> None:
+    """Quantization, a longer context than the model's, and a bad template are refused."""
+    assert "quantization: int8 is not there yet" in reason(checkpoint, quantization="int8")
+    assert "more than the 256 tokens" in reason(checkpoint, max_model_len=257)
+    assert "cannot be read" in reason(checkpoint, chat_template="/no/such.jinja")
+    (checkpoint / "bad.jinja").write_text("{% for %}")
+    assert "not valid Jinja" in reason(checkpoint, chat_template=str(checkpoint / "bad.jinja"))
+
+
+def test_failures_are_found_without_torch() -> None:
+    """A wrong path fails in an instant: torch is not even imported."""
+    code = (
+        "import sys\n"
+        "from deployments.config import HuggingFaceConfig\n"
+        "from deployments.errors import StartError\n"
+        "from deployments.huggingface.loader import load\n"
+        "try: load(HuggingFaceConfig(checkpoint='/no/such'))\n"
+        "except StartError: sys.exit('torch' in sys.modules)\n"
+        "sys.exit(2)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_max_model_len_can_be_lowered(checkpoint: Path) -> None:
+    """The operator may allow less context than the model has."""
+    assert load(configured(checkpoint, max_model_len=99)).text_model.limits.max_model_len == 99
+    assert load(configured(checkpoint)).text_model.limits.max_model_len == 256

@@ -1,0 +1,91 @@
+from collections import Counter
+
+import pytest
+import torch
+
+from deployments.huggingface.generation import Sampling
+from deployments.huggingface.sampling import LOWEST_LOGPROB, Sampler
+
+LOGITS = torch.tensor([0.0, 1.0, 2.0, 3.0, -1.0])
+NONE: frozenset[int] = frozenset()
+
+
+def draws(sampling: Sampling, count: int = 300, banned: frozenset[int] = NONE) -> Counter[int]:
+    sampler = Sampler(sampling, prompt_ids=(3,))
+    return Counter(sampler.sample(LOGITS, banned).token for _ in range(count))
+
+
+def test_zero_temperature_takes_the_likeliest() -> None:
+    """Temperature 0 is greedy, whatever else is set."""
+    assert draws(Sampling(temperature=0, top_k=3, seed=1), 20) == {3: 20}
+
+
+def test_frequencies_follow_the_distribution() -> None:
+    """Tokens are drawn as often as softmax says, temperature applied."""
+    count = 4000
+    got = draws(Sampling(temperature=2.0, seed=3), count)
+    expected = (LOGITS / 2.0).softmax(-1)
+    for token, probability in enumerate(expected.tolist()):
+        assert got[token] / count == pytest.approx(probability, abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("sampling", "allowed"),
+    [
+        (Sampling(top_k=2, seed=1), {2, 3}),
+        (Sampling(top_k=99, seed=1), {0, 1, 2, 3, 4}),
+        (Sampling(top_p=0.7, seed=1), {2, 3}),
+        (Sampling(top_p=0.0, seed=1), {3}),
+        (Sampling(min_p=0.3, seed=1), {2, 3}),
+        (Sampling(min_p=1.0, seed=1), {3}),
+    ],
+)
+def test_truncation_keeps_only_the_likely(sampling: Sampling, allowed: set[int]) -> None:
+    """top_k, top_p and min_p each leave the tokens that they promise, and at least one."""
+    assert set(draws(sampling, 600)) == allowed
+
+
+def test_seeds_repeat() -> None:
+    """The same seed draws the same tokens in the same order; no seed does not."""
+
+    def tokens(seed: int | None) -> list[int]:
+        sampler = Sampler(Sampling(seed=seed), ())
+        return [sampler.sample(LOGITS, NONE).token for _ in range(40)]
+
+    assert tokens(7) == tokens(7) != tokens(8)
+    assert tokens(2**63) == tokens(2**63)
+    assert tokens(None) != tokens(None)
+
+
+def test_bias_and_bans() -> None:
+    """A bias can force a token, a ban excludes one, and the model's logits stay untouched."""
+    before = LOGITS.clone()
+    assert draws(Sampling(logit_bias={4: 100.0}), 20) == {4: 20}
+    assert draws(Sampling(temperature=0), 20, banned=frozenset({3})) == {2: 20}
+    assert torch.equal(before, LOGITS)
+
+
+def test_presence_and_frequency_count_the_answer_only() -> None:
+    """Tokens of the answer are penalized, once or by their count; the prompt's are not."""
+    greedy = Sampler(Sampling(temperature=0, presence_penalty=1.5), (3,))
+    assert [greedy.sample(LOGITS, NONE).token for _ in range(4)] == [3, 2, 3, 3]
+    greedy = Sampler(Sampling(temperature=0, frequency_penalty=0.6), (3,))
+    assert [greedy.sample(LOGITS, NONE).token for _ in range(5)] == [3, 3, 2, 3, 2]
+
+
+def test_repetition_counts_the_prompt_too() -> None:
+    """repetition_penalty divides what is likely and was seen, in the prompt or the answer."""
+    greedy = Sampler(Sampling(temperature=0, repetition_penalty=2.0), (3,))
+    assert [greedy.sample(LOGITS, NONE).token for _ in range(2)] == [2, 3]
+
+
+def test_logprobs_are_the_models_own() -> None:
+    """Log probabilities are those before any sampling step, and never infinite."""
+    raw = torch.tensor([0.0, -torch.inf, 2.0])
+    sampler = Sampler(Sampling(temperature=0, logit_bias={1: 100.0}, num_logprobs=3), ())
+    sampled = sampler.sample(raw, frozenset({2}))
+    expected = raw.log_softmax(-1)
+    assert sampled.token == 0
+    assert sampled.logprob == pytest.approx(float(expected[0]))
+    assert [token for token, _ in sampled.top] == [2, 0, 1]
+    assert sampled.top[-1][1] == LOWEST_LOGPROB
