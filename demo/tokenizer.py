@@ -57,6 +57,7 @@ def with_chat_template(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
         eos_token=END,
         model_max_length=MAX_POSITIONS,
         clean_up_tokenization_spaces=False,
+        model_input_names=["input_ids", "attention_mask"],
     )
     fast.chat_template = TEMPLATE.read_text()
     return fast

@@ -100,6 +100,8 @@ def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
     )
     stored.save_pretrained(fresh)
     tokenizer.save_pretrained(fresh)
+    for file in fresh.iterdir():
+        file.chmod(0o644)  # safetensors writes files that only their owner may read
     if MODEL_DIR.exists():
         MODEL_DIR.rename(old)
     fresh.rename(MODEL_DIR)

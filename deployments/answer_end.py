@@ -8,7 +8,7 @@ import re
 
 import msgspec
 
-from deployments.exchange import Tail
+from deployments.exchange import EVENT_STREAM, JSON, Tail
 
 KEPT_BYTES = 1 << 20
 DONE = b"[DONE]"
@@ -50,8 +50,9 @@ class Answer(msgspec.Struct):
 class AnswerEnd:
     """Fed with the pieces of one answer, in order."""
 
-    def __init__(self, streamed: bool) -> None:
-        self._streamed = streamed
+    def __init__(self, content_type: str) -> None:
+        self._streamed = content_type.startswith(EVENT_STREAM)
+        self._json = content_type.startswith(JSON)
         self._kept = bytearray()
 
     def feed(self, piece: bytes) -> None:
@@ -61,11 +62,12 @@ class AnswerEnd:
 
     @property
     def complete(self) -> bool:
-        """A stream ended with `[DONE]`, or with an event that says why it ended."""
-        if not self._streamed:
-            return bool(self._kept)
+        """A stream ended with `[DONE]`, or with an event that says why it ended; JSON with its
+        last bracket; anything else if there was anything."""
         tail = bytes(self._kept[-65536:]).rstrip()
-        return tail.endswith(DONE) or FINISHED.search(tail) is not None
+        if self._streamed:
+            return tail.endswith(DONE) or FINISHED.search(tail) is not None
+        return tail.endswith((b"}", b"]")) if self._json else bool(tail)
 
     def tail(self) -> Tail | None:
         """The tokens the answer cost, where it says so."""
@@ -83,5 +85,6 @@ class AnswerEnd:
         kept = bytes(self._kept)
         if not self._streamed:
             return [kept]
-        events = [e.partition(b"data:")[2] for e in kept.rsplit(b"\n\n", 4)[1:]]
-        return [e.strip() for e in reversed(events) if b'"usage"' in e]
+        events = kept.replace(b"\r\n", b"\n").rstrip().rsplit(b"\n\n", 3)
+        data = [event.rpartition(b"data:")[2] for event in reversed(events[-3:])]
+        return [text.strip() for text in data if b'"usage"' in text]

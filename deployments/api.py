@@ -10,19 +10,16 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from deployments.answer_end import AnswerEnd
 from deployments.body import with_fields
 from deployments.config import ApiConfig, ApiModel
 from deployments.errors import ModelNotFound, UpstreamError, UpstreamNotConfigured
-from deployments.exchange import EVENT_STREAM, JSON, Exchange, Head, Item, ModelCard
+from deployments.exchange import JSON, Exchange, Item, ModelCard
+from deployments.relay import relay
 
 if TYPE_CHECKING:
     import aiohttp
 
 READ_BUFFER_BYTES = 1 << 18
-MAX_ERROR_BYTES = 1 << 20
-PASSED_HEADERS = ("retry-after", "retry-after-ms", "x-should-retry")
-PASSED_PREFIXES = ("x-ratelimit-", "openai-")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +107,7 @@ class ApiBackend:
                 headers=upstream.headers(request),
                 allow_redirects=False,
             ) as response:
-                async for item in relay(response, upstream):
+                async for item in relay(response, upstream.without_key):
                     yield item
         except (TimeoutError, aiohttp.ClientError, OSError) as exc:
             # The library's text names hosts and addresses: the type is enough for a client.
@@ -118,43 +115,3 @@ class ApiBackend:
             raise UpstreamError(f"The upstream of {request.model} failed: {reason}.") from None
         finally:
             self._num_running -= 1
-
-
-async def relay(response: "aiohttp.ClientResponse", upstream: Upstream) -> AsyncIterator[Item]:
-    """The upstream's answer. What it has sent while the reader was busy comes as one piece.
-
-    Raises: UpstreamError for a redirect, and for a stream that ends before it is complete.
-    """
-    if 300 <= response.status < 400:
-        raise UpstreamError("The upstream answered with a redirect, which is not followed.")
-    head = head_from_response(response)
-    if response.status >= 400:
-        body = upstream.without_key(await response.content.read(MAX_ERROR_BYTES))
-        yield head
-        yield body
-        return
-    end = AnswerEnd(streamed=head.content_type.startswith(EVENT_STREAM))
-    started = False
-    while piece := await response.content.readany():
-        if not started:
-            # With its first bytes: until then another backend may still take over.
-            started = True
-            yield head
-        end.feed(piece)
-        yield piece
-    if not started:
-        raise UpstreamError("The upstream's answer was empty.")
-    if not end.complete:
-        raise UpstreamError("The upstream broke off its answer.")
-    if tail := end.tail():
-        yield tail
-
-
-def head_from_response(response: "aiohttp.ClientResponse") -> Head:
-    """Status and content type as they are, and the headers that concern a client."""
-    passed = tuple(
-        (name.lower(), value)
-        for name, value in response.headers.items()
-        if name.lower() in PASSED_HEADERS or name.lower().startswith(PASSED_PREFIXES)
-    )
-    return Head(response.status, response.headers.get("content-type", JSON), passed)

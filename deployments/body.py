@@ -26,7 +26,29 @@ def parse_object(body: bytes) -> dict[str, Any]:
         raise InvalidRequest(f"We could not parse the JSON body of your request: {reason}") from exc
     if not isinstance(parsed, dict):
         raise InvalidRequest("The JSON body of a request must be an object.")
+    _check_numbers(body)
     return parsed
+
+
+def is_object(body: bytes) -> bool:
+    """Whether the bytes are a JSON object; it need not be a strict one."""
+    try:
+        return isinstance(jiter.from_json(body), dict)
+    except ValueError:
+        return False
+
+
+def _check_numbers(body: bytes) -> None:
+    """1e999 is well-formed, but no float; the first parser makes an infinity of it.
+
+    Raises: InvalidRequest.
+    """
+    try:
+        msgspec.json.decode(body)
+    except msgspec.MsgspecError as exc:
+        raise InvalidRequest(
+            "We could not parse the JSON body of your request: a number is out of range."
+        ) from exc
 
 
 def with_fields(body: bytes, drop: Iterable[str] = (), **fields: Any) -> bytes:

@@ -11,7 +11,8 @@ RoundhouseError                  500  internal_error
 │ ├ MethodNotAllowed             405  method_not_allowed
 │ ├ RequestTimeout               408  request_timeout
 │ ├ PayloadTooLarge              413  payload_too_large
-│ └ UnsupportedMediaType         415  unsupported_media_type
+│ ├ UnsupportedMediaType         415  unsupported_media_type
+│ └ HeadersTooLarge              431  headers_too_large
 ├ BackendError                         another backend, or the same one later, may answer
 │ ├ BackendOverloaded            429  rate_limit_exceeded
 │ ├ UpstreamError                502  upstream_error
@@ -100,10 +101,15 @@ class UnknownPath(RequestError):
 
 
 class MethodNotAllowed(RequestError):
-    """The URL is there, but not with this HTTP method."""
+    """The URL is there, but not with this HTTP method; `allow` is the one it takes."""
 
     status = 405
     default_code = "method_not_allowed"
+
+    def __init__(self, message: str, allow: str = "POST") -> None:
+        super().__init__(message)
+        self.args = (message, allow)
+        self.allow = allow
 
 
 class RequestTimeout(RequestError):
@@ -125,6 +131,13 @@ class UnsupportedMediaType(RequestError):
 
     status = 415
     default_code = "unsupported_media_type"
+
+
+class HeadersTooLarge(RequestError):
+    """The headers are more than any client of ours would send."""
+
+    status = 431
+    default_code = "headers_too_large"
 
 
 class BackendError(RoundhouseError):

@@ -10,13 +10,14 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from deployments.errors import BackendError
+from deployments.errors import BackendError, BackendUnavailable
 from deployments.exchange import Exchange, Item, ModelCard
 
 logger = logging.getLogger("roundhouse")
 
 State = Literal["running", "warming", "cold", "failed"]
 REFRESH_PERIOD_S = 1.0
+FIRST_LOOK_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ class Directory:
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
-        self._cards: dict[tuple[str, float], ModelCard] = {}
+        self._cards: dict[str, tuple[float, ModelCard]] = {}
         self._applications: dict[str, Application] = {}
         self._models: dict[str, Application] = {}
         self._task: asyncio.Task[None] | None = None
@@ -88,14 +89,24 @@ class Directory:
         if self._task is not None:
             self._task.cancel()
 
+    async def first_look(self) -> None:
+        """Waits until the cluster has been asked once: before that nothing is known to be absent.
+
+        Raises: BackendUnavailable, if the cluster does not answer.
+        """
+        try:
+            async with asyncio.timeout(FIRST_LOOK_S):
+                await self.refreshed.wait()
+        except TimeoutError:
+            raise BackendUnavailable("The router is starting.", retry_after_s=1) from None
+
     async def refresh(self) -> None:
         """Asks the cluster once."""
         found = sorted(await self._cluster.applications(), key=lambda a: a.name)
         previous = self._applications
         self._applications = {a.name: _with_since(a, previous.get(a.name)) for a in found}
         await asyncio.gather(*(self._learn(a) for a in self._applications.values()))
-        current = {(a.name, a.version) for a in found}
-        self._cards = {key: card for key, card in self._cards.items() if key in current}
+        self._cards = {n: card for n, card in self._cards.items() if n in self._applications}
         self._models = {
             model: application
             for application in self._applications.values()
@@ -104,16 +115,18 @@ class Directory:
         self.refreshed.set()
 
     def _models_of(self, application: Application) -> tuple[str, ...]:
-        card = self._cards.get((application.name, application.version))
+        """While a new version has not said what it serves, what the last one served."""
+        _, card = self._cards.get(application.name, (None, None))
         return card.models if card else (application.name,)
 
     async def _learn(self, application: Application) -> None:
         """A running application says itself which models it serves, once per version."""
-        key = (application.name, application.version)
-        if application.state != "running" or key in self._cards:
+        known, _ = self._cards.get(application.name, (None, None))
+        if application.state != "running" or known == application.version:
             return
         try:
-            self._cards[key] = await self._cluster.card(application)
+            card = await self._cluster.card(application)
+            self._cards[application.name] = (application.version, card)
         except BackendError as exc:
             logger.warning("no card from application %s yet: %s", application.name, exc.message)
 

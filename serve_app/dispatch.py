@@ -21,6 +21,7 @@ from serve_app.directory import Application, Cluster, Directory
 from serve_app.guard import Request
 
 WARMING_RETRY_S = 5.0
+FAILED_RETRY_S = 60.0  # it takes an operator to mend it
 # A key that the upstream refuses, or an overload, is the backend's trouble and not the request's.
 FAILED_STATUS = frozenset({401, 403, 408, 429})
 
@@ -82,11 +83,7 @@ class Dispatch:
         line = dict.fromkeys((model, *settings.fallbacks.get(model, ())))
         there = [(m, self._directory.models[m]) for m in line if m in self._directory.models]
         if not there:
-            raise ModelNotFound(
-                f"The model '{name[:MAX_ECHO_CHARS]}' does not exist or you do not have access "
-                "to it.",
-                param="model",
-            )
+            raise model_not_found(name)
         yield from there
 
     async def _begin(self, application: Application, exchange: Exchange) -> Answer:
@@ -104,21 +101,31 @@ class Dispatch:
         return answer
 
 
+def model_not_found(name: str) -> ModelNotFound:
+    """The same for every name that is not there, whatever it looks like."""
+    shown = name[:MAX_ECHO_CHARS]
+    message = f"The model '{shown}' does not exist or you do not have access to it."
+    return ModelNotFound(message, param="model")
+
+
 async def _read_first(answer: Answer) -> None:
-    """Reads what must be there before the client is answered: see `Answer.first`."""
+    """Reads what must be there before the client is answered: see `Answer.first`. A failed answer
+    is read to its end, since another may take its place."""
     pieces: list[bytes] = []
     async for item in answer.rest:
         if isinstance(item, Tail):
             answer.tail = item
         elif isinstance(item, bytes):
             pieces.append(item)
-            if answer.streamed:
+            if answer.streamed and not answer.failed:
                 break
     answer.first = b"".join(pieces)
 
 
 def _check_state(application: Application, model: str) -> None:
     if application.state == "failed":
-        raise BackendUnavailable(f"The model '{model}' failed to start.")
+        raise BackendUnavailable(
+            f"The model '{model}' failed to start.", retry_after_s=FAILED_RETRY_S
+        )
     if application.state == "warming":
         raise ModelWarming(f"The model '{model}' is starting.", retry_after_s=WARMING_RETRY_S)

@@ -63,7 +63,7 @@ class Edge:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
             await receive()
-            await send({"type": "websocket.close", "code": 1008})
+            await _refuse_websocket(scope, send)
         elif scope["type"] != "http" or REQUEST_ID in scope:
             await self._app(scope, receive, send)
         else:
@@ -99,6 +99,18 @@ class EdgeSend:
         headers = [(k, v) for k, v in headers if k.lower() != b"x-request-id"]
         headers.append((b"x-request-id", self._request_id))
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+
+async def _refuse_websocket(scope: Scope, send: Send) -> None:
+    """Answers the handshake as if it were a GET, where the server can; else with a bare 403."""
+    if "websocket.http.response" not in scope.get("extensions", {}):
+        await send({"type": "websocket.close", "code": 1008})
+        return
+    error = UnknownPath("WebSockets are not served.")
+    headers = [*encoded(headers_from_error(error)), (b"x-request-id", _request_id([]))]
+    start = {"type": "websocket.http.response.start", "status": error.status}
+    await send({**start, "headers": headers})
+    await send({"type": "websocket.http.response.body", "body": body_from_error(error)})
 
 
 def error_from_status(status: int) -> RoundhouseError:

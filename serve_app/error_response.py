@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from deployments.errors import RoundhouseError
+from deployments.errors import MethodNotAllowed, RoundhouseError
 from deployments.exchange import JSON
 
 logger = logging.getLogger("roundhouse")
@@ -46,8 +46,8 @@ def headers_from_error(error: RoundhouseError) -> list[tuple[str, str]]:
     if error.retry_after_s is not None:
         seconds = min(MAX_RETRY_AFTER_S, max(1, math.ceil(error.retry_after_s)))
         headers.append(("retry-after", str(seconds)))
-    if error.status == 405 and error.param:
-        headers.append(("allow", error.param))
+    if isinstance(error, MethodNotAllowed):
+        headers.append(("allow", error.allow))
     return headers
 
 

@@ -15,6 +15,7 @@ from starlette.types import Receive, Scope
 
 from deployments.body import MAX_ECHO_CHARS, parse_object, with_fields
 from deployments.errors import (
+    HeadersTooLarge,
     InvalidApiKey,
     InvalidRequest,
     PayloadTooLarge,
@@ -27,6 +28,8 @@ from serve_app.parameters import check_fields, model_from_body
 
 UTF8 = ("", "utf-8", "utf8")
 PLAIN_PATH = re.compile(r"/[A-Za-z0-9/._:@-]{0,1000}")
+ENCODED_MODEL = b"/v1/models/"  # clients encode the slash in a model's name
+MAX_HEADERS_BYTES = 64 * 1024
 BEARER = re.compile(r"bearer +(\S+) *", re.IGNORECASE)
 
 
@@ -51,14 +54,25 @@ def check_path(scope: Scope) -> str:
     """
     path = str(scope["path"])
     raw = scope.get("raw_path") or b""
-    if not PLAIN_PATH.fullmatch(path) or b"%" in raw or ".." in path or "//" in path:
+    encoded = b"%" in raw and not raw.startswith(ENCODED_MODEL)
+    if not PLAIN_PATH.fullmatch(path) or encoded or ".." in path or "//" in path:
         raise UnknownPath(f"Invalid URL ({path[:MAX_ECHO_CHARS]}).")
     return path
 
 
 def headers_from_scope(scope: Scope) -> Mapping[str, str]:
-    """The request's headers, lower case, the last of each name."""
-    return {k.decode("latin-1").lower(): v.decode("latin-1") for k, v in scope["headers"]}
+    """The request's headers, lower case. One that is given twice is both, joined by a comma, so
+    that two of which one would pass do not pass.
+
+    Raises: HeadersTooLarge.
+    """
+    if sum(len(k) + len(v) for k, v in scope["headers"]) > MAX_HEADERS_BYTES:
+        raise HeadersTooLarge(f"The headers are larger than {MAX_HEADERS_BYTES} bytes.")
+    headers: dict[str, str] = {}
+    for raw_name, raw_value in scope["headers"]:
+        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return headers
 
 
 async def read_request(scope: Scope, receive: Receive, settings: RouterSettings) -> Request:

@@ -14,15 +14,15 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from deployments.body import MAX_ECHO_CHARS
 from deployments.errors import (
     BackendTimeout,
+    BackendUnavailable,
     MethodNotAllowed,
-    ModelNotFound,
     RoundhouseError,
     UnknownPath,
 )
 from deployments.exchange import Tail
 from serve_app.config import RouterSettings
 from serve_app.directory import Cluster, Directory
-from serve_app.dispatch import Answer, Dispatch
+from serve_app.dispatch import Answer, Dispatch, model_not_found
 from serve_app.edge import Edge
 from serve_app.error_response import log_unforeseen
 from serve_app.guard import ClientGone, check_key, check_path, headers_from_scope, read_request
@@ -31,6 +31,7 @@ from serve_app.listing import model_list, model_object, operator_list
 from serve_app.reply import Reply
 
 MODELS = "/v1/models"
+OPEN_PATHS = frozenset({"/health", "/ready"})  # for probes, which have no key
 
 
 class RouterApp:
@@ -76,38 +77,40 @@ class RouterApp:
 
     async def _route(self, scope: Scope, receive: Receive, reply: Reply) -> None:
         path, method = check_path(scope), scope["method"]
-        if path not in {"/health", "/ready"}:
-            check_key(headers_from_scope(scope), self._keys)
-        if method == "POST" and path.startswith("/v1/") and path != MODELS:
-            await self._answer(scope, receive, reply)
-        elif method not in {"GET", "HEAD"}:
-            raise MethodNotAllowed("This URL takes GET requests only.", param="GET")
-        else:
+        headers = headers_from_scope(scope)
+        if path not in OPEN_PATHS:
+            check_key(headers, self._keys)
+            await self.directory.first_look()
+        if path in {*OPEN_PATHS, "/-/models", MODELS} or path.startswith(MODELS + "/"):
+            if method not in {"GET", "HEAD"}:
+                raise MethodNotAllowed("This URL takes GET requests only.", allow="GET")
             await self._inform(path, reply)
+        elif path.startswith("/v1/"):
+            if method != "POST":
+                raise MethodNotAllowed("This URL takes POST requests only.", allow="POST")
+            await self._answer(scope, receive, reply)
+        else:
+            raise UnknownPath(f"Invalid URL ({path[:MAX_ECHO_CHARS]}).")
 
     async def _inform(self, path: str, reply: Reply) -> None:
         """Everything that is answered from the directory."""
         if path == "/health":
             await reply.json({"status": "ok"})
         elif path == "/ready":
-            await reply.json(operator_list(self.directory), 200 if self.directory.ready else 503)
+            if not self.directory.ready:
+                raise BackendUnavailable("Not every model runs yet.", retry_after_s=1)
+            await reply.json({"status": "ready"})
         elif path == "/-/models":
             await reply.json(operator_list(self.directory))
         elif path == MODELS:
             await reply.json(model_list(self.directory))
-        elif path.startswith(MODELS + "/"):
-            await reply.json(self._model(path.removeprefix(MODELS + "/")))
-        elif path.startswith("/v1/"):
-            raise MethodNotAllowed("This URL takes POST requests only.", param="POST")
         else:
-            raise UnknownPath(f"Invalid URL ({path[:MAX_ECHO_CHARS]}).")
+            await reply.json(self._model(path.removeprefix(MODELS + "/")))
 
     def _model(self, name: str) -> dict[str, Any]:
         model = self.settings.resolve(name)
         if model not in self.directory.models:
-            raise ModelNotFound(
-                f"The model '{name[:MAX_ECHO_CHARS]}' does not exist.", param="model"
-            )
+            raise model_not_found(name)
         return model_object(model, self.directory.models[model])
 
     async def _answer(self, scope: Scope, receive: Receive, reply: Reply) -> None:

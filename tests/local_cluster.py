@@ -11,10 +11,14 @@ from deployments.errors import RoundhouseError
 from deployments.exchange import Backend, Exchange, Item, ModelCard
 from serve_app.directory import Application
 from serve_app.router import RouterApp
+from tests.polling import until
 
 
 class LocalCluster:
-    """A `serve_app.directory.Cluster` of started backends. Add `states` to make one fail or warm."""
+    """A `serve_app.directory.Cluster` of started backends; `states` overrides what it says of one.
+
+    `exchanges` records what was asked of which application.
+    """
 
     def __init__(self, backends: Mapping[str, Backend]) -> None:
         self.backends = dict(backends)
@@ -43,8 +47,7 @@ class LocalCluster:
                     yield item
         except RoundhouseError:
             raise
-        except Exception:
-            # As serve_app.app does at the replica's edge.
+        except Exception:  # noqa: BLE001 - as serve_app.app does at the replica's edge
             raise RoundhouseError from None
 
 
@@ -54,8 +57,7 @@ async def serving(app: RouterApp) -> AsyncIterator[str]:
     config = uvicorn.Config(app.asgi(), host="127.0.0.1", port=0, log_level="warning")
     server = uvicorn.Server(config)
     task = asyncio.create_task(server.serve())
-    while not server.started:
-        await asyncio.sleep(0.01)
+    await until(lambda: server.started, 10)
     await app.directory.refresh()
     try:
         yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"

@@ -57,10 +57,9 @@ def _chat(exchange: Exchange, model: TextModel) -> Prepared:
 
 def _chat_wishes(request: ChatRequest) -> Wishes:
     num_logprobs = (request.top_logprobs or 0) if request.logprobs else None
-    if request.max_completion_tokens is not None:
-        return Wishes(request.max_completion_tokens, "max_completion_tokens", num_logprobs)
-    param = "messages" if request.max_tokens is None else "max_tokens"
-    return Wishes(request.max_tokens, param, num_logprobs)
+    if request.max_completion_tokens is None:
+        return Wishes("messages", "max_tokens", request.max_tokens, num_logprobs)
+    return Wishes("messages", "max_completion_tokens", request.max_completion_tokens, num_logprobs)
 
 
 def _completion(exchange: Exchange, model: TextModel) -> Prepared:
@@ -74,9 +73,9 @@ def _completion(exchange: Exchange, model: TextModel) -> Prepared:
 
 
 def _completion_wishes(request: CompletionRequest) -> Wishes:
-    if request.max_tokens is None:
-        return Wishes(DEFAULT_COMPLETION_TOKENS, "prompt", request.logprobs, clip=True)
-    return Wishes(request.max_tokens, "max_tokens", request.logprobs)
+    return Wishes(
+        "prompt", "max_tokens", request.max_tokens, request.logprobs, DEFAULT_COMPLETION_TOKENS
+    )
 
 
 def _prompt_ids(prompt: str | list[int], model: TextModel) -> tuple[int, ...]:

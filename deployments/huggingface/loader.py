@@ -84,10 +84,10 @@ def _folder(config: HuggingFaceConfig) -> Path:
     try:
         return Path(snapshot_download(checkpoint, allow_patterns=files))
     except (OSError, ValueError) as exc:  # the bases of all of the hub's errors
-        reason = f"{type(exc).__name__}: {str(exc).strip().partition(chr(10))[0]}"
+        first_line = str(exc).strip().partition("\n")[0][:MAX_REASON_CHARS].rstrip(".")
         raise StartError(
             f"The checkpoint {checkpoint} is neither a folder here nor could it be had from the "
-            f"Hugging Face hub. {reason[:MAX_REASON_CHARS]} Check the name, the network, "
+            f"Hugging Face hub. {type(exc).__name__}: {first_line}. Check the name, the network, "
             "HF_HUB_OFFLINE and, for a gated model, HF_TOKEN."
         ) from exc
 
@@ -101,6 +101,7 @@ def _load(folder: Path, template: str | None, config: HuggingFaceConfig) -> Load
         tokenizer.chat_template = template
     chat.check_template(tokenizer)
     model = _model(folder, config.dtype, trusted)
+    _check_forward(model, folder)
     limits = Limits(
         max_model_len=_max_model_len(model.config, tokenizer, config.max_model_len),
         vocab_size=model.get_input_embeddings().weight.shape[0],
@@ -134,6 +135,24 @@ def _model(folder: Path, dtype: str, trusted: Mapping[str, bool]) -> Any:
             f"({missing}, ...). Download it again, or correct its config.json."
         )
     return model.eval()
+
+
+def _check_forward(model: Any, folder: Path) -> None:
+    """Generates nothing, but fails now where the first request would: on a device that is too
+    small, or for an architecture without the cache that the engine hands from token to token.
+
+    Raises: StartError, and whatever the model raises.
+    """
+    import torch
+
+    with torch.inference_mode():
+        token = torch.zeros((1, 1), dtype=torch.long, device=model.device)
+        output = model(input_ids=token, use_cache=True)
+    if getattr(output, "past_key_values", None) is None:
+        raise StartError(
+            f"The checkpoint {folder} is {type(model).__name__}: it keeps no key-value cache, "
+            "which this backend needs. Use another backend for it."
+        )
 
 
 def _max_model_len(model_config: Any, tokenizer: Any, asked: int | None) -> int:

@@ -9,6 +9,7 @@ from deployments.huggingface.request import MAX_PROMPTS, GenerationFields
 from deployments.huggingface.vocabulary import Vocabulary
 
 SEED_SPAN = 2**64
+NO_LIMIT = 2**63
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +32,14 @@ class TextModel:
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
-    """What the two endpoints call by different names. `max_tokens` None: what the context has."""
+    """What the two endpoints call by different names. An answer for which no `max_tokens` is
+    asked gets `default_tokens` or what the context has left, whichever is less."""
 
-    max_tokens: int | None
+    prompt_param: str
     max_tokens_param: str
+    max_tokens: int | None
     num_logprobs: int | None
-    clip: bool = False  # whether max_tokens is a default, to be cut to what the context has
+    default_tokens: int = NO_LIMIT
 
 
 def choices(
@@ -127,14 +130,14 @@ def _stopping(
 def _max_tokens(num_prompt_tokens: int, wishes: Wishes, max_model_len: int) -> int:
     """Raises: ContextTooLong."""
     left = max_model_len - num_prompt_tokens
-    asked = wishes.max_tokens
-    if asked is None or (wishes.clip and left > 0):
-        asked = min(asked or max(left, 1), max(left, 1))
+    if wishes.max_tokens is None and left > 0:
+        return min(wishes.default_tokens, left)
+    asked = wishes.max_tokens or 1
     if asked <= left:
         return asked
     raise ContextTooLong(
         f"This model's maximum context length is {max_model_len} tokens. However, you requested "
         f"{num_prompt_tokens + asked} tokens ({num_prompt_tokens} in the prompt, {asked} for the "
         "answer). Please shorten the prompt or the answer.",
-        param=wishes.max_tokens_param,
+        param=wishes.max_tokens_param if left > 0 else wishes.prompt_param,
     )

@@ -218,8 +218,9 @@ async def test_too_long_is_refused_before_anything_runs(reciter: HuggingFaceBack
     with pytest.raises(ContextTooLong) as too_long:
         await ask(reciter, CHAT, messages=[{"role": "user", "content": "x" * 300}])
     assert too_long.value.param == "messages"
-    with pytest.raises(ContextTooLong):
-        await ask(reciter, COMPLETIONS, prompt="x" * 256)
+    with pytest.raises(ContextTooLong) as full:
+        await ask(reciter, COMPLETIONS, prompt="x" * 256, max_tokens=1)
+    assert full.value.param == "prompt"
     almost = await ask(reciter, COMPLETIONS, prompt="x" * 255, ignore_eos=True)
     assert almost.tail == Tail(255, 1)
 
@@ -243,6 +244,18 @@ async def test_template_refusals_are_the_clients(reciter: HuggingFaceBackend) ->
     turns = [{"role": "user", "content": "a"}, {"role": "system", "content": "b"}]
     with pytest.raises(InvalidRequest, match="system first"):
         await ask(reciter, CHAT, messages=turns)
+
+
+async def test_a_model_without_a_template_takes_no_messages(
+    random_checkpoint: Path, tmp_path: Path
+) -> None:
+    """A base model says that it has no chat template, and still completes."""
+    copy(random_checkpoint, tmp_path)
+    (tmp_path / "chat_template.jinja").unlink()
+    async with started(tmp_path) as backend:
+        with pytest.raises(InvalidRequest, match="no chat template"):
+            await ask(backend, CHAT)
+        assert (await ask(backend, COMPLETIONS, prompt="x")).tail.completion_tokens > 0
 
 
 async def test_content_parts_are_one_text(reciter: HuggingFaceBackend) -> None:
@@ -315,9 +328,13 @@ async def test_stopped_while_loading_stays_stopped(random_checkpoint: Path) -> N
         await backend.check_health()
 
 
-def save_with_defaults(checkpoint: Path, folder: Path, **defaults: object) -> None:
+def copy(checkpoint: Path, folder: Path) -> None:
     for file in checkpoint.iterdir():
         (folder / file.name).write_bytes(file.read_bytes())
+
+
+def save_with_defaults(checkpoint: Path, folder: Path, **defaults: object) -> None:
+    copy(checkpoint, folder)
     config = folder / "generation_config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | defaults))
 

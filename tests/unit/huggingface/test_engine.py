@@ -146,6 +146,7 @@ async def test_leaving_clients_free_the_engine(random_backend: HuggingFaceBacken
     assert isinstance(await anext(stream), Head)
     waiting_before = engine.num_waiting
     waiting = asyncio.create_task(ask(random_backend, CHAT, n=100))
+    await asyncio.sleep(0)  # lets the task begin
     with pytest.raises(InvalidRequest):  # prepared after the one above, which is then queued
         await ask(random_backend, COMPLETIONS, prompt=[VOCAB_SIZE])
     assert engine.num_waiting > waiting_before

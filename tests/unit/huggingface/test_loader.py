@@ -6,7 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from transformers import T5Config, T5ForConditionalGeneration
+from transformers import (
+    MambaConfig,
+    MambaForCausalLM,
+    T5Config,
+    T5ForConditionalGeneration,
+)
 
 from deployments.errors import StartError
 from deployments.huggingface.loader import load
@@ -137,6 +142,14 @@ def test_encoder_decoders_are_refused_by_name(tmp_path: Path) -> None:
     T5ForConditionalGeneration(config).save_pretrained(tmp_path)
     byte_tokenizer().save_pretrained(tmp_path)
     assert "T5ForConditionalGeneration: an encoder-decoder" in reason(tmp_path)
+
+
+def test_models_without_a_cache_of_keys_are_refused(tmp_path: Path) -> None:
+    """An architecture that the engine cannot step through fails at start, by name."""
+    config = MambaConfig(vocab_size=260, hidden_size=8, state_size=4, num_hidden_layers=1)
+    MambaForCausalLM(config).save_pretrained(tmp_path)
+    byte_tokenizer().save_pretrained(tmp_path)
+    assert "MambaForCausalLM: it keeps no key-value cache" in reason(tmp_path)
 
 
 def test_settings_that_cannot_be_met(checkpoint: Path) -> None:

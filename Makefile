@@ -1,0 +1,46 @@
+# `make` alone lists what there is. Settings: make serve PYTHON=python3.12 VENV=/elsewhere GPU=0
+
+VENV ?= .venv
+PYTHON ?= python3
+CONFIG ?= serve_config.yaml
+# 0 or 1; empty: look for a GPU.
+GPU ?=
+# Where torch's CPU build is looked for; empty: not at all.
+TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
+# More options for pytest: make test ARGS='-k stream'
+ARGS ?=
+
+export VENV PYTHON GPU TORCH_CPU_INDEX
+BIN = $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help serve test check install tools lock clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z]*\):.*  ## /\1\t/p' Makefile | expand -t 10
+
+serve: install  ## install what is missing, and serve CONFIG until Ctrl-C
+	@$(BIN)/python -m serve_app serve $(CONFIG)
+
+# One thread a process: the tests start many engines, and the machine may be small.
+test: tools  ## run the whole test suite
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(ARGS)
+
+check: tools  ## format, lint, types, import arrows
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+install:  ## fill VENV from constraints/, if it is not up to date
+	@install/install.sh
+
+tools:  ## the same, with the tools for tests and checks
+	@TOOLS=1 install/install.sh
+
+lock:  ## write constraints/ anew, from what is installed in VENV
+	$(BIN)/python install/lock.py
+
+clean:  ## remove VENV and every cache
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,85 @@
+"""One real Serve instance for the suite: the shipped configuration, and echoes beside it."""
+
+import copy
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import openai
+import pytest
+import pytest_asyncio
+import ray
+from ray import serve
+
+from deployments.exchange import Backend
+from tests.integration.instance import Instance, shipped_config
+from tests.integration.upstream import upstream
+
+UPSTREAM_MODELS = ("gpt-5.6-sol", "gpt-5.6-terra")
+KEY = "sk-integration-key-that-must-not-leak"
+
+
+def echo_application(name: str, **args: Any) -> dict[str, Any]:
+    """A model application that costs next to nothing."""
+    application: dict[str, Any] = copy.deepcopy(shipped_config()["applications"][1])
+    application.update(name=name, args={"backend": "echo", "num_cpus": 0.05, **args})
+    return application
+
+
+def test_config() -> dict[str, Any]:
+    """The shipped file with two echoes, and a model whose key is not set."""
+    config = shipped_config()
+    applications = {application["name"]: application for application in config["applications"]}
+    applications["api"]["args"]["models"]["keyless"] = {
+        "upstream_model": "any",
+        "api_key_env": "ROUNDHOUSE_TEST_KEY_THAT_IS_NOT_SET",
+    }
+    settings = applications["router"]["deployments"][0]["user_config"]
+    settings["fallbacks"]["echo"] = ["echo-too"]
+    config["applications"] += [echo_application("echo"), echo_application("echo-too")]
+    return config
+
+
+@dataclass(frozen=True, slots=True)
+class Roundhouse:
+    """The instance under test, and means to look inside."""
+
+    instance: Instance
+    upstream: Backend
+    dashboard_url: str
+    num_running: Callable[[str, str], int]
+
+
+@pytest.fixture(scope="session")
+def roundhouse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Roundhouse]:
+    folder = tmp_path_factory.mktemp("instance")
+    with upstream(*UPSTREAM_MODELS) as (base_url, backend):
+        environment = {"OPENAI_BASE_URL": base_url, "OPENAI_API_KEY": KEY}
+        instance = Instance(folder, test_config(), environment)
+        try:
+            instance.start()
+            yield _connected(instance, backend)
+        finally:
+            assert instance.stop() == []
+
+
+def _connected(instance: Instance, backend: Backend) -> Roundhouse:
+    context = ray.init(instance.gcs_address(), namespace="serve", logging_level="error")
+
+    def num_running(application: str, deployment: str) -> int:
+        handle = serve.get_deployment_handle(deployment, application)
+        return int(handle.num_running.remote().result(timeout_s=10))
+
+    return Roundhouse(instance, backend, f"http://{context.dashboard_url}", num_running)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def client(roundhouse: Roundhouse) -> AsyncIterator[openai.AsyncOpenAI]:
+    """The real client, strict about every answer's shape, and never trying twice."""
+    async with openai.AsyncOpenAI(
+        base_url=f"{roundhouse.instance.url}/v1",
+        api_key="unused",
+        max_retries=0,
+        _strict_response_validation=True,
+    ) as found:
+        yield found

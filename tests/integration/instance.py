@@ -1,0 +1,162 @@
+"""A real `serve run` on free ports, and what a test needs to know of it.
+
+Every process it starts, Ray's and vLLM's included, inherits a marker in its environment, by which
+the replicas are found, and everything is ended, by process id.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+import uuid
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import psutil
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+MARKER = "ROUNDHOUSE_TEST_RUN"
+START_S = 240
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def shipped_config() -> dict[str, Any]:
+    """serve_config.yaml as it is shipped."""
+    config: dict[str, Any] = yaml.safe_load((ROOT / "serve_config.yaml").read_text())
+    return config
+
+
+class Instance:
+    """One Serve instance: its URL, its processes, and its configuration, changed by `deploy`."""
+
+    def __init__(self, folder: Path, config: dict[str, Any], environment: dict[str, str]) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._run_id = uuid.uuid4().hex
+        self._file = folder / "serve_config.yaml"
+        ports = ("RAY_SERVE_HAPROXY_METRICS_PORT", "RAY_SERVE_HAPROXY_STATS_PORT")
+        self._environment = {
+            **os.environ,
+            **environment,
+            **{name: str(free_port()) for name in ports},
+            MARKER: self._run_id,
+            "RAY_ADDRESS": "local",
+            "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
+        }
+        del self._environment["RAY_AUTH_MODE"]  # as in a user's shell
+        self.config = config
+        self.config["http_options"]["port"] = self.port
+        self._write()
+        self._log = (folder / "serve.log").open("wb")
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Runs `serve run` until every application is ready."""
+        self._process = subprocess.Popen(
+            [self._tool("serve"), "run", str(self._file)],
+            env=self._environment,
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        self.wait(lambda: self.get("/ready")[0] == 200, START_S)
+
+    def stop(self) -> list[str]:
+        """Ends it as Ctrl-C does, and then by force; returns the names of what was left over."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGINT)
+        try:
+            self._process.wait(60)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+        left = self.processes()
+        for process in left:
+            process.kill()
+        psutil.wait_procs(left, timeout=10)
+        self._log.close()
+        return [process.name() for process in left if process.is_running()]
+
+    def deploy(self, dashboard_url: str) -> None:
+        """`serve deploy` of the configuration as it is now, from another process."""
+        self._write()
+        command = [self._tool("serve"), "deploy", "--address", dashboard_url, str(self._file)]
+        done = subprocess.run(command, capture_output=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stderr.decode()
+
+    def application(self, name: str) -> dict[str, Any] | None:
+        """What /-/models says of an application."""
+        _, body = self.get("/-/models")
+        rows = body["applications"] if isinstance(body, dict) else []
+        return next((row for row in rows if row["application"] == name), None)
+
+    def state(self, name: str) -> str | None:
+        row = self.application(name)
+        return row["state"] if row else None
+
+    def get(self, path: str) -> tuple[int, Any]:
+        """Status and JSON of a GET; (0, None) while nobody answers."""
+        request = urllib.request.Request(self.url + path)
+        try:
+            with urllib.request.urlopen(request, timeout=5) as answer:
+                return answer.status, json.load(answer)
+        except urllib.error.HTTPError as error:
+            return error.code, None
+        except (OSError, ValueError):
+            return 0, None
+
+    def wait(self, condition: Any, limit_s: float = 60) -> None:
+        """Polls until the condition holds. Raises: AssertionError, with the log's end."""
+        pause = Event()
+        for _ in range(int(limit_s / 0.1)):
+            if condition():
+                return
+            if self._process is not None and self._process.poll() is not None:
+                break
+            pause.wait(0.1)
+        raise AssertionError(Path(self._log.name).read_text(errors="replace")[-4000:])
+
+    def processes(self) -> list[psutil.Process]:
+        """Every process of this instance that still runs."""
+        return [p for p in psutil.process_iter() if self._is_ours(p)]
+
+    def replicas(self) -> dict[str, int]:
+        """The process id of each replica by `application:deployment`."""
+        titles = {p.pid: " ".join(p.cmdline()) for p in self.processes()}
+        prefix = "ray::ServeReplica:"
+        return {
+            title.removeprefix(prefix).split(".")[0].strip(): pid
+            for pid, title in titles.items()
+            if title.startswith(prefix)
+        }
+
+    def gcs_address(self) -> str:
+        """Where this instance's Ray is, for `ray.init`."""
+        for process in self.processes():
+            for argument in process.cmdline():
+                if argument.startswith("--gcs-address="):
+                    return argument.partition("=")[2]
+        raise AssertionError("no process says where the GCS is")
+
+    def _is_ours(self, process: psutil.Process) -> bool:
+        try:
+            alive = process.status() != psutil.STATUS_ZOMBIE
+            return alive and process.environ().get(MARKER) == self._run_id
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            return False
+
+    def _write(self) -> None:
+        self._file.write_text(yaml.safe_dump(self.config, sort_keys=False))
+
+    def _tool(self, name: str) -> str:
+        return str(Path(sys.executable).with_name(name))

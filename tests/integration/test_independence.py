@@ -1,0 +1,73 @@
+"""Models come, change and go without touching each other."""
+
+import copy
+from typing import Any
+
+import httpx2
+import pytest
+
+from tests.integration.conftest import Roundhouse, echo_application
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+def ask(roundhouse: Roundhouse, model: str) -> httpx2.Response:
+    body = {"model": model, "messages": [{"role": "user", "content": "hello"}]}
+    return httpx2.post(f"{roundhouse.instance.url}/v1/chat/completions", json=body, timeout=30)
+
+
+def deploy(roundhouse: Roundhouse, applications: list[dict[str, Any]]) -> None:
+    roundhouse.instance.config["applications"] = applications
+    roundhouse.instance.deploy(roundhouse.dashboard_url)
+
+
+def test_add_and_remove(roundhouse: Roundhouse) -> None:
+    """Deploying one more model, and one fewer, leaves every other replica's process alone."""
+    instance = roundhouse.instance
+    before, applications = instance.replicas(), instance.config["applications"]
+    deploy(roundhouse, [*applications, echo_application("newcomer")])
+    instance.wait(lambda: instance.state("newcomer") == "running")
+    assert ask(roundhouse, "newcomer").status_code == 200
+    after = instance.replicas()
+    assert {name: after[name] for name in before} == before
+
+    deploy(roundhouse, applications)
+    instance.wait(lambda: instance.state("newcomer") is None)
+    instance.wait(lambda: instance.replicas() == before)
+    assert ask(roundhouse, "newcomer").status_code == 404
+
+
+def test_settings(roundhouse: Roundhouse) -> None:
+    """Aliases are reloaded without a restart."""
+    instance = roundhouse.instance
+    before, applications = instance.replicas(), instance.config["applications"]
+    changed = copy.deepcopy(applications)
+    changed[0]["deployments"][0]["user_config"]["aliases"]["another"] = "echo"
+    deploy(roundhouse, changed)
+    instance.wait(lambda: ask(roundhouse, "another").status_code == 200)
+    assert instance.replicas() == before
+    deploy(roundhouse, applications)
+    instance.wait(lambda: ask(roundhouse, "another").status_code == 404)
+
+
+@pytest.mark.parametrize("backend", ["huggingface", "vllm"])
+def test_broken_model(roundhouse: Roundhouse, backend: str) -> None:
+    """A model without its checkpoint is failed, with the reason, and the others serve."""
+    instance = roundhouse.instance
+    before, applications = instance.replicas(), instance.config["applications"]
+    broken = echo_application("broken")
+    broken["args"] = {"backend": backend, "checkpoint": "/no/such/folder", "num_cpus": 0.05}
+    deploy(roundhouse, [*applications, broken])
+    instance.wait(lambda: instance.state("broken") == "failed", 120)
+    row = instance.application("broken")
+    assert row is not None
+    assert "/no/such/folder" in row["reason"]
+    assert instance.get("/ready")[0] == 503
+    assert ask(roundhouse, "broken").status_code == 503
+    assert "/no/such/folder" not in ask(roundhouse, "broken").text
+    assert ask(roundhouse, "echo").status_code == 200
+    after = instance.replicas()
+    assert {name: after[name] for name in before} == before
+    deploy(roundhouse, applications)
+    instance.wait(lambda: instance.state("broken") is None)
+    instance.wait(lambda: instance.get("/ready")[0] == 200)

@@ -1,0 +1,38 @@
+"""A real OpenAI-compatible server as the upstream of API models: our router before an echo."""
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Iterator
+
+from deployments import backends
+from deployments.exchange import Backend
+from serve_app.router import RouterApp
+from tests.local_cluster import LocalCluster, serving
+
+
+@contextlib.contextmanager
+def upstream(*models: str) -> Iterator[tuple[str, Backend]]:
+    """Serves an EchoBackend under these names from a thread; yields its base URL and backend."""
+    ready = threading.Event()
+    loop = asyncio.new_event_loop()
+    found: list[str] = []
+    backend = backends.build("echo", backends.configure({"backend": "echo"}))
+
+    async def run() -> None:
+        cluster = LocalCluster(dict.fromkeys(models, backend))
+        async with serving(RouterApp(cluster)) as url:
+            found.append(url)
+            ready.set()
+            await stopped.wait()
+
+    stopped = asyncio.Event()
+    thread = threading.Thread(target=lambda: loop.run_until_complete(run()))
+    thread.start()
+    assert ready.wait(10)
+    try:
+        yield f"{found[0]}/v1", backend
+    finally:
+        loop.call_soon_threadsafe(stopped.set)
+        thread.join(10)
+        loop.close()

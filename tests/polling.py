@@ -1,0 +1,16 @@
+"""Waiting in a test for what no event tells: bounded, and failing loudly."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+
+async def until(condition: Callable[[], bool | Awaitable[bool]], limit_s: float) -> None:
+    """Returns when the condition holds. Raises: TimeoutError after `limit_s` seconds."""
+    async with asyncio.timeout(limit_s):
+        while not await _holds(condition):  # noqa: ASYNC110 - there is no event to wait for
+            await asyncio.sleep(0.005)
+
+
+async def _holds(condition: Callable[[], bool | Awaitable[bool]]) -> bool:
+    found = condition()
+    return found if isinstance(found, bool) else await found
