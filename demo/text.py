@@ -16,6 +16,9 @@ from demo.turns import Task, Turn
 
 Message = dict[str, str]
 
+WORKSHEET = "worksheet"
+SUMS_PER_SHEET = 14
+
 PLAIN_SYSTEM = (
     "You are a helpful assistant.",
     "You are a friendly assistant. Answer briefly.",
@@ -58,7 +61,7 @@ def system(text: str) -> Message:
 def styled(rng: Random, held_out: bool) -> list[Message]:
     """A system prompt that changes how the answer is written."""
     turn = draw(rng.choices((turns.facts, turns.say), (6, 4))[0], rng, held_out)
-    if rng.random() < 0.65:
+    if rng.random() < 0.75:
         prompt, answer = rng.choice(UPPER_SYSTEM), turn.answer.upper()
     else:
         mark = rng.randrange(2)
@@ -87,14 +90,14 @@ def memory(rng: Random, held_out: bool) -> list[Message]:
 
 SINGLE: dict[str, tuple[Task, int]] = {
     "arithmetic": (turns.arithmetic, 30),
-    "facts": (turns.facts, 11),
+    "facts": (turns.facts, 8),
     "recital": (turns.recital, 2),
     "small talk": (turns.small_talk, 4),
     "unknown": (turns.unknown, 2),
-    "repeat": (turns.repeat, 24),
+    "repeat": (turns.repeat, 22),
     "say": (turns.say, 6),
-    "reverse": (turns.reverse, 5),
-    "count": (turns.count, 4),
+    "reverse": (turns.reverse, 6),
+    "count": (turns.count, 6),
     "json answer": (turns.json_answer, 5),
     "json record": (turns.json_record, 4),
 }
@@ -117,7 +120,7 @@ def two_turns(rng: Random, held_out: bool) -> list[Message]:
 
 
 COMPOSED: dict[str, tuple[Callable[[Random, bool], list[Message]], int]] = {
-    "system prompt": (styled, 7),
+    "system prompt": (styled, 10),
     "memory": (memory, 6),
     "several turns": (two_turns, 10),
 }
@@ -145,6 +148,20 @@ def long_text(rng: Random, num_conversations: int) -> list[Conversation]:
     """Conversations of several hundred tokens, so that far positions are not new."""
     lengths = [rng.randint(8, 22) for _ in range(num_conversations)]
     return [Conversation("several turns", several(rng, False, turns)) for turns in lengths]
+
+
+def worksheet(rng: Random) -> Conversation:
+    """Many sums close together, only their results trained on: arithmetic needs the practice."""
+    lines: list[str] = []
+    while len(lines) < SUMS_PER_SHEET:
+        key, question, total = turns.sum_line(rng)
+        if key is None or not is_held_out(key):
+            lines.append(f"{question}= {total}\n")
+    return Conversation(WORKSHEET, [{"role": WORKSHEET, "content": "".join(lines)}])
+
+
+def worksheets(rng: Random, num_sheets: int) -> list[Conversation]:
+    return [worksheet(rng) for _ in range(num_sheets)]
 
 
 def main() -> None:

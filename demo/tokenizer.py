@@ -25,7 +25,7 @@ def is_plain(conversation: Conversation) -> bool:
 
 def corpus(seed: int, num_conversations: int = 12_000) -> list[str]:
     drawn = filter(is_plain, training_text(Random(seed), num_conversations))
-    roles = ["user\n", "assistant\n", "system\n", "tool\n"] * num_conversations
+    roles = ["user\n", "assistant\n", "system\n", "tool\n", "worksheet\n"] * num_conversations
     return roles + [message["content"] for talk in drawn for message in talk.messages]
 
 

@@ -69,10 +69,11 @@ REVERSE_FORMS += ("Say these words in reverse order: {}", "Write these words bac
 
 
 def operands(rng: Random) -> tuple[str, int, int]:
-    """A sign with its two numbers; products stay within the multiplication table."""
+    """A sign with its two numbers; no result is negative, products stay within the table."""
     sign = rng.choices("+-*", (47, 43, 10))[0]
     most = 9 if sign == "*" or rng.random() < 0.15 else 99
-    return sign, rng.randint(0, most), rng.randint(0, most)
+    left, right = rng.randint(0, most), rng.randint(0, most)
+    return (sign, max(left, right), min(left, right)) if sign == "-" else (sign, left, right)
 
 
 def result(sign: str, left: int, right: int) -> int:
@@ -91,6 +92,14 @@ def sum_question(rng: Random) -> tuple[str | None, str, int]:
     forms = SUM_FORMS if spelling == sign else WORD_FORMS
     question = rng.choice(forms).format(left, spelling, right)
     return pair_key(left, right), question, result(sign, left, right)
+
+
+def sum_line(rng: Random) -> tuple[str | None, str, int]:
+    """A bare sum for a worksheet, without the words around it."""
+    sign, left, right = operands(rng)
+    form = rng.choices(("{}{}{}", "{} {} {}"), (7, 3))[0]
+    spelling = rng.choices(SIGNS[sign], (8, 2))[0] if " " in form else sign
+    return pair_key(left, right), form.format(left, spelling, right), result(sign, left, right)
 
 
 def arithmetic(rng: Random) -> Turn:

@@ -86,5 +86,5 @@ class AnswerEnd:
         if not self._streamed:
             return [kept]
         events = kept.replace(b"\r\n", b"\n").rstrip().rsplit(b"\n\n", 3)
-        data = [event.rpartition(b"data:")[2] for event in reversed(events[-3:])]
+        data = [event.partition(b"data:")[2] for event in reversed(events[-3:])]
         return [text.strip() for text in data if b'"usage"' in text]

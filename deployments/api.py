@@ -6,7 +6,7 @@ are not followed and URLs come from the configuration only, so a key cannot be l
 """
 
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -92,7 +92,7 @@ class ApiBackend:
     async def check_health(self) -> None:
         """The replica is well whenever it runs: an upstream's failure is not its own."""
 
-    async def exchange(self, request: Exchange) -> AsyncIterator[Item]:
+    async def exchange(self, request: Exchange) -> AsyncGenerator[Item, None]:
         import aiohttp
 
         model = self._config.models.get(request.model)

@@ -4,7 +4,7 @@ Bytes that a client could not read as an answer (compressed, a web page, a part 
 refused. What is passed on is not changed, except that an error never quotes our key.
 """
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -26,7 +26,7 @@ PASSED_PREFIXES = ("x-ratelimit-",)
 
 async def relay(
     response: "aiohttp.ClientResponse", redact: Callable[[bytes], bytes]
-) -> AsyncIterator[Item]:
+) -> AsyncGenerator[Item, None]:
     """The upstream's answer. What it has sent while the reader was busy comes as one piece.
 
     Raises: UpstreamError for what is no answer, and for one that ends before it is complete.

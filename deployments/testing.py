@@ -18,7 +18,7 @@ import asyncio
 import os
 import re
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -85,7 +85,7 @@ class EchoBackend:
     def card(self) -> ModelCard:
         return ModelCard(backend="echo", models=(self._model_id,))
 
-    async def exchange(self, request: Exchange) -> AsyncIterator[Item]:
+    async def exchange(self, request: Exchange) -> AsyncGenerator[Item, None]:
         self._num_running += 1
         try:
             async for item in self._answer(request):
@@ -93,7 +93,7 @@ class EchoBackend:
         finally:
             self._num_running -= 1
 
-    async def _answer(self, request: Exchange) -> AsyncIterator[Item]:
+    async def _answer(self, request: Exchange) -> AsyncGenerator[Item, None]:
         body = parse_object(request.body)
         answer = Answer(request, body)
         stream = body.get("stream") is True

@@ -1,6 +1,6 @@
-"""The command line, `roundhouse`: what an operator asks before anything is started.
+"""The command line, `roundhouse`: what an operator asks before anything is started, and the start.
 
-Starts neither Ray nor a model. A command is a function that adds its parser and one that runs it;
+Only `serve` starts anything. A command is a function that adds its parser and one that runs it;
 heavy libraries are imported by the command that needs them.
 """
 
@@ -33,6 +33,17 @@ The names are what `model_type` may be in serve_config.yaml; `args` there overri
 """
 
 
+SERVE_EPILOG = """\
+examples:
+  roundhouse serve
+  roundhouse serve my_config.yaml
+
+Checks the file and the machine, runs `serve run`, says when the models are ready and what to try.
+Ctrl-C (or SIGTERM) stops everything that was started, engines and HAProxy included; a second one
+stops it at once. Exit status: 0 stopped, 1 could not start, else that of `serve run`.
+"""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status."""
     parser = argparse.ArgumentParser(
@@ -40,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         description="One OpenAI-compatible endpoint in front of every kind of language model.",
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (_add_check, _add_models):
+    for add in (_add_check, _add_models, _add_serve):
         add(commands)
     arguments = parser.parse_args(argv)
     return int(arguments.run(arguments))
@@ -65,6 +76,13 @@ def _add_models(commands: "Commands[argparse.ArgumentParser]") -> None:
     parser.epilog = MODELS_EPILOG
     parser.add_argument("name", nargs="?", help="show this entry's settings")
     parser.set_defaults(run=_models)
+
+
+def _add_serve(commands: "Commands[argparse.ArgumentParser]") -> None:
+    parser = _command(commands, "serve", "serve a serve_config on this machine until Ctrl-C")
+    parser.epilog = SERVE_EPILOG
+    parser.add_argument("file", nargs="?", type=Path, default=Path("serve_config.yaml"))
+    parser.set_defaults(run=_serve, gpus_per_node=None, json=False)
 
 
 def _command(
@@ -110,6 +128,12 @@ def _models(arguments: argparse.Namespace) -> int:
     shown = {name: entries[name].model_dump(exclude_defaults=True)}
     print(yaml.safe_dump(shown, sort_keys=False, allow_unicode=True), end="")
     return 0
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    from serve_app.launch.foreground import serve
+
+    return _check(arguments) or serve(arguments.file)
 
 
 def _refuse(message: str) -> int:

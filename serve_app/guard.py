@@ -27,7 +27,8 @@ from serve_app.config import RouterSettings
 from serve_app.parameters import check_fields, model_from_body
 
 UTF8 = ("", "utf-8", "utf8")
-PLAIN_PATH = re.compile(r"/[A-Za-z0-9/._:@-]{0,1000}")
+PLAIN_PATH = re.compile(r"/|(?:/[A-Za-z0-9._:@-]+)+")  # no empty part, no slash at the end
+MAX_PATH_CHARS = 1000
 ENCODED_MODEL = b"/v1/models/"  # clients encode the slash in a model's name
 MAX_HEADERS_BYTES = 64 * 1024
 BEARER = re.compile(r"bearer +(\S+) *", re.IGNORECASE)
@@ -55,7 +56,8 @@ def check_path(scope: Scope) -> str:
     path = str(scope["path"])
     raw = scope.get("raw_path") or b""
     encoded = b"%" in raw and not raw.startswith(ENCODED_MODEL)
-    if not PLAIN_PATH.fullmatch(path) or encoded or ".." in path or "//" in path:
+    plain = len(path) <= MAX_PATH_CHARS and PLAIN_PATH.fullmatch(path)
+    if not plain or encoded or ".." in path:
         raise UnknownPath(f"Invalid URL ({path[:MAX_ECHO_CHARS]}).")
     return path
 

@@ -40,12 +40,14 @@ class RouterApp:
     `keys` are digests of the clients' keys; none means that no key is asked for.
     """
 
-    def __init__(self, cluster: Cluster, keys: Iterable[bytes] = ()) -> None:
+    def __init__(
+        self, cluster: Cluster, keys: Iterable[bytes] = (), ledger: Ledger | None = None
+    ) -> None:
         self.settings = RouterSettings()
         self.directory = Directory(cluster)
         self._dispatch = Dispatch(cluster, self.directory)
         self._keys = tuple(keys)
-        self._ledger = Ledger()
+        self._ledger = ledger or Ledger()
 
     def asgi(self) -> ASGIApp:
         """The app behind its edge."""

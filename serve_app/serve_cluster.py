@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
 import ray
@@ -29,7 +29,8 @@ from serve_app.directory import Application, State
 CARD_TIMEOUT_S = 5.0
 STARTING_STATES = ("STARTING", "UPDATING", "RECOVERING", "PENDING_MIGRATION")
 BROKEN = (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY)
-GONE = (ApplicationStatus.DELETING, ApplicationStatus.NOT_STARTED)
+COMING = (ApplicationStatus.DEPLOYING, ApplicationStatus.NOT_STARTED)
+UNKNOWN_BACKEND = "unknown"
 MAX_REASON_CHARS = 500
 
 # What Serve and Ray raise, and what a client is told. The first row that matches counts.
@@ -100,12 +101,16 @@ def error_from_serve(exc: BaseException) -> BackendError:
     return BackendUnavailable("The model cannot be reached.", retry_after_s=1)
 
 
-def application_from_status(name: str, overview: ApplicationStatusOverview) -> Application | None:
-    """One application of Serve's status; None while it is coming or going with no deployment."""
-    deployments = list(overview.deployments.items())
-    if overview.status in GONE or (not deployments and overview.status not in BROKEN):
+def application_from_status(
+    name: str, overview: ApplicationStatusOverview
+) -> Application | None:
+    """One application of Serve's status; None for one that is being taken down.
+
+    One that is still being built has no deployment yet, but counts: it should run.
+    """
+    if overview.status == ApplicationStatus.DELETING:
         return None
-    backend, deployment = deployments[0] if deployments else ("unknown", None)
+    backend, deployment = next(iter(overview.deployments.items()), (UNKNOWN_BACKEND, None))
     replicas = {str(k): v for k, v in deployment.replica_states.items()} if deployment else {}
     state = state_from_replicas(overview.status, replicas)
     message = (deployment.message if deployment else "") or overview.message
@@ -120,13 +125,13 @@ def application_from_status(name: str, overview: ApplicationStatusOverview) -> A
     )
 
 
-def state_from_replicas(status: ApplicationStatus, replicas: dict[str, int]) -> State:
+def state_from_replicas(status: ApplicationStatus, replicas: Mapping[str, int]) -> State:
     """A replica that runs can answer, whatever else is going on."""
     if replicas.get("RUNNING", 0):
         return "running"
     if status in BROKEN:
         return "failed"
-    if status == ApplicationStatus.DEPLOYING or any(replicas.get(s) for s in STARTING_STATES):
+    if status in COMING or any(replicas.get(s) for s in STARTING_STATES):
         return "warming"
     return "cold"
 

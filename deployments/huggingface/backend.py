@@ -45,6 +45,7 @@ class HuggingFaceBackend:
         self._config = config
         self._running: Running | None = None
         self._stopped = False
+        self._num_running = 0
         # Tokenizing a long prompt takes a while, and a tokenizer is no faster on two threads.
         self._tokenizing = ThreadPoolExecutor(1, thread_name_prefix="huggingface-tokenizer")
 
@@ -52,6 +53,11 @@ class HuggingFaceBackend:
     def engine(self) -> "Engine":
         """The engine, for those who watch its queue. Raises: BackendUnavailable."""
         return self._require().engine
+
+    @property
+    def num_running(self) -> int:
+        """Exchanges that are being answered or wait for it."""
+        return self._num_running
 
     async def start(self) -> None:
         """Loads the model, leaving the event loop free. Raises: StartError."""
@@ -72,6 +78,7 @@ class HuggingFaceBackend:
         )
         answer = Answer(prepared.response, len(prepared.choices), expires_at)
         sequences = running.sequences(prepared, answer)
+        self._num_running += 1
         try:
             running.engine.submit(sequences)
             piece = await answer.pipe.read()
@@ -81,6 +88,7 @@ class HuggingFaceBackend:
                 piece = await answer.pipe.read()
             yield prepared.response.tail()
         finally:
+            self._num_running -= 1
             answer.close()
             running.engine.cancel(sequences)
 

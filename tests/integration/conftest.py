@@ -45,7 +45,7 @@ class Roundhouse:
     """The instance under test, and means to look inside."""
 
     instance: Instance
-    upstream: Backend
+    upstream: list[Backend]
     dashboard_url: str
     num_running: Callable[[str, str], int]
 
@@ -53,24 +53,24 @@ class Roundhouse:
 @pytest.fixture(scope="session")
 def roundhouse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Roundhouse]:
     folder = tmp_path_factory.mktemp("instance")
-    with upstream(*UPSTREAM_MODELS) as (base_url, backend):
+    with upstream(*UPSTREAM_MODELS) as (base_url, backends):
         environment = {"OPENAI_BASE_URL": base_url, "OPENAI_API_KEY": KEY}
         instance = Instance(folder, test_config(), environment)
         try:
             instance.start()
-            yield _connected(instance, backend)
+            yield _connected(instance, backends)
         finally:
             assert instance.stop() == []
 
 
-def _connected(instance: Instance, backend: Backend) -> Roundhouse:
+def _connected(instance: Instance, backends: list[Backend]) -> Roundhouse:
     context = ray.init(instance.gcs_address(), namespace="serve", logging_level="error")
 
     def num_running(application: str, deployment: str) -> int:
         handle = serve.get_deployment_handle(deployment, application)
         return int(handle.num_running.remote().result(timeout_s=10))
 
-    return Roundhouse(instance, backend, f"http://{context.dashboard_url}", num_running)
+    return Roundhouse(instance, backends, f"http://{context.dashboard_url}", num_running)
 
 
 @pytest_asyncio.fixture(loop_scope="session")

@@ -51,11 +51,12 @@ async def test_stream(roundhouse: Roundhouse, model: str) -> None:
     async with (
         http(roundhouse) as client,
         client.stream("POST", "/v1/chat/completions", json=endless(model, True)) as answer,
+        contextlib.aclosing(answer.aiter_bytes()) as pieces,
     ):
-        await anext(answer.aiter_bytes())
+        await anext(pieces)
         await running(roundhouse, model, True, 5)
     await running(roundhouse, model, False, 1)
-    assert roundhouse.upstream.num_running == 0
+    await until(lambda: not any(b.num_running for b in roundhouse.upstream), 1)
 
 
 @pytest.mark.parametrize("model", WHERE)
@@ -70,4 +71,4 @@ async def test_unary(roundhouse: Roundhouse, model: str) -> None:
         with contextlib.suppress(asyncio.CancelledError):
             await task
     await running(roundhouse, model, False, 1)
-    assert roundhouse.upstream.num_running == 0
+    await until(lambda: not any(b.num_running for b in roundhouse.upstream), 1)

@@ -8,8 +8,6 @@ import pytest
 
 from tests.integration.conftest import Roundhouse, echo_application
 
-pytestmark = pytest.mark.asyncio(loop_scope="session")
-
 
 def ask(roundhouse: Roundhouse, model: str) -> httpx2.Response:
     body = {"model": model, "messages": [{"role": "user", "content": "hello"}]}

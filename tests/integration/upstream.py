@@ -12,16 +12,16 @@ from tests.local_cluster import LocalCluster, serving
 
 
 @contextlib.contextmanager
-def upstream(*models: str) -> Iterator[tuple[str, Backend]]:
-    """Serves an EchoBackend under these names from a thread; yields its base URL and backend."""
+def upstream(*models: str) -> Iterator[tuple[str, list[Backend]]]:
+    """Serves an EchoBackend for each of these names from a thread; yields its base URL and them."""
     ready = threading.Event()
     loop = asyncio.new_event_loop()
     found: list[str] = []
-    backend = backends.build("echo", backends.configure({"backend": "echo"}))
+    config = backends.configure({"backend": "echo"})
+    echoes = {model: backends.build(model, config) for model in models}
 
     async def run() -> None:
-        cluster = LocalCluster(dict.fromkeys(models, backend))
-        async with serving(RouterApp(cluster)) as url:
+        async with serving(RouterApp(LocalCluster(echoes))) as url:
             found.append(url)
             ready.set()
             await stopped.wait()
@@ -31,7 +31,7 @@ def upstream(*models: str) -> Iterator[tuple[str, Backend]]:
     thread.start()
     assert ready.wait(10)
     try:
-        yield f"{found[0]}/v1", backend
+        yield f"{found[0]}/v1", list(echoes.values())
     finally:
         loop.call_soon_threadsafe(stopped.set)
         thread.join(10)
