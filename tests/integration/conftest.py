@@ -3,6 +3,7 @@
 import copy
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import openai
@@ -66,9 +67,12 @@ def roundhouse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Roundhouse]
 def _connected(instance: Instance, backends: list[Backend]) -> Roundhouse:
     context = ray.init(instance.gcs_address(), namespace="serve", logging_level="error")
 
+    handle = cache(
+        lambda application, deployment: serve.get_deployment_handle(deployment, application)
+    )
+
     def num_running(application: str, deployment: str) -> int:
-        handle = serve.get_deployment_handle(deployment, application)
-        return int(handle.num_running.remote().result(timeout_s=10))
+        return int(handle(application, deployment).num_running.remote().result(timeout_s=30))
 
     return Roundhouse(instance, backends, f"http://{context.dashboard_url}", num_running)
 

@@ -48,6 +48,7 @@ async def running(roundhouse: Roundhouse, model: str, expected: bool, limit_s: f
 @pytest.mark.parametrize("model", WHERE)
 async def test_stream(roundhouse: Roundhouse, model: str) -> None:
     """Leaving a stream ends the generation."""
+    await running(roundhouse, model, False, 30)
     async with (
         http(roundhouse) as client,
         client.stream("POST", "/v1/chat/completions", json=endless(model, True)) as answer,
@@ -62,6 +63,7 @@ async def test_stream(roundhouse: Roundhouse, model: str) -> None:
 @pytest.mark.parametrize("model", WHERE)
 async def test_unary(roundhouse: Roundhouse, model: str) -> None:
     """Leaving before the answer ends the generation, even if the client asks Serve not to."""
+    await running(roundhouse, model, False, 30)
     headers = {"x-request-disconnect-disabled": "?1"}
     async with http(roundhouse) as client:
         request = client.post("/v1/chat/completions", json=endless(model, False), headers=headers)

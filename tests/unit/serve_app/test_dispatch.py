@@ -1,6 +1,6 @@
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import Any
 
@@ -16,7 +16,7 @@ from deployments.errors import (
     RequestError,
     RoundhouseError,
 )
-from deployments.exchange import EVENT_STREAM, Exchange, Head, Tail
+from deployments.exchange import EVENT_STREAM, Exchange, Head, Item, Tail
 from deployments.testing import EchoBackend
 from serve_app.config import RouterSettings
 from serve_app.directory import Application, Directory
@@ -27,6 +27,7 @@ from tests.plain_http import CHAT, chat
 from tests.polling import until
 from tests.upstream import EVENTS, Script, Upstream
 
+ITEMS: list[Item] = [Head(503, EVENT_STREAM), b"data: a\n\n", b"data: b\n\n"]
 OVERLOADED = b'{"error":{"message":"slow down"}}'
 
 
@@ -37,6 +38,23 @@ class NamedEcho(EchoBackend):
         body = chat("the fallback", stream=json.loads(request.body).get("stream", False))
         plain = Exchange(request.path, json.dumps(body).encode(), request.request_id, request.model)
         async for item in super().exchange(plain):
+            yield item
+
+
+class Scripted(EchoBackend):
+    """A backend that yields what it is told, and keeps its exchanges open for the test to see."""
+
+    def __init__(self, *items: Item) -> None:
+        super().__init__("scripted", EchoConfig())
+        self.items = items
+        self.opened: list[AsyncGenerator[Item, None]] = []
+
+    def exchange(self, request: Exchange) -> AsyncGenerator[Item, None]:
+        self.opened.append(self._items())
+        return self.opened[-1]
+
+    async def _items(self) -> AsyncGenerator[Item, None]:
+        for item in self.items:
             yield item
 
 
@@ -172,6 +190,17 @@ async def test_the_last_failure_is_what_the_client_hears(
     assert answer.first == OVERLOADED
     with pytest.raises(BackendUnavailable):
         await opened(cluster, asking("[[fail]]", model="api"), fallbacks={"api": ["demo"]})
+
+
+@pytest.mark.parametrize("items", [ITEMS, ITEMS[1:], [Tail(1, 1)], []])
+async def test_what_was_given_up_is_not_left_open(cluster: LocalCluster, items: list[Item]) -> None:
+    """An answer that another takes the place of is ended, however it was begun."""
+    scripted = Scripted(*items)
+    cluster.backends["scripted"] = scripted
+    fallbacks = {"scripted": ["able"]}
+    answer = await opened(cluster, asking(model="scripted"), fallbacks=fallbacks)
+    assert answer.model == "able"
+    assert [exchange.ag_frame for exchange in scripted.opened] == [None]
 
 
 async def test_after_the_first_byte_nobody_takes_over(
