@@ -96,7 +96,7 @@ SINGLE: dict[str, tuple[Task, int]] = {
     "unknown": (turns.unknown, 2),
     "repeat": (turns.repeat, 22),
     "say": (turns.say, 6),
-    "reverse": (turns.reverse, 6),
+    "reverse": (turns.reverse, 9),
     "count": (turns.count, 6),
     "json answer": (turns.json_answer, 5),
     "json record": (turns.json_record, 4),
@@ -120,7 +120,7 @@ def two_turns(rng: Random, held_out: bool) -> list[Message]:
 
 
 COMPOSED: dict[str, tuple[Callable[[Random, bool], list[Message]], int]] = {
-    "system prompt": (styled, 10),
+    "system prompt": (styled, 14),
     "memory": (memory, 6),
     "several turns": (two_turns, 10),
 }

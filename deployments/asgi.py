@@ -5,12 +5,13 @@ caller look at each piece before it is joined with others.
 """
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
 from typing import Any
 
 from deployments.exchange import JSON, Head
 from deployments.pipe import Pipe
+
+LEAVE_TIMEOUT_S = 5.0
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -19,7 +20,7 @@ ASGIApp = Callable[[Message, Receive, Send], Awaitable[None]]
 
 
 class AppCall:
-    """One call of an app. `answer` may be iterated once; closing it cancels the app's work."""
+    """One call of an app. `answer` may be iterated once; closing it ends the app's work."""
 
     def __init__(self, path: str, body: bytes, request_id: str) -> None:
         self._path = path
@@ -27,10 +28,11 @@ class AppCall:
         self._request_id = request_id
         self._head: asyncio.Future[Head] = asyncio.get_running_loop().create_future()
         self._pipe = Pipe()
+        self._left = asyncio.Event()
 
     async def answer(
         self, app: ASGIApp, inspect: Callable[[bytes], None]
-    ) -> AsyncIterator[Head | bytes]:
+    ) -> AsyncGenerator[Head | bytes, None]:
         """The app's answer: its head, then its bytes.
 
         Raises: what the app raises, and what `inspect` raises on a piece.
@@ -41,9 +43,19 @@ class AppCall:
             while piece := await self._pipe.read():
                 yield piece
         finally:
+            await self._leave(task)
+
+    async def _leave(self, task: asyncio.Task[None]) -> None:
+        """Tells the app that the client has left, and ends it if it does not end by itself.
+
+        Cancelling at once would not do: an app that answers in tasks of its own, as vLLM's does,
+        would leave them at work.
+        """
+        self._left.set()
+        try:
+            await asyncio.wait([task], timeout=LEAVE_TIMEOUT_S)
+        finally:
             task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
 
     async def _run(self, app: ASGIApp, inspect: Callable[[bytes], None]) -> None:
         async def send(message: Message) -> None:
@@ -72,8 +84,7 @@ class AppCall:
         if self._body is not None:
             body, self._body = self._body, None
             return {"type": "http.request", "body": body, "more_body": False}
-        # The client's leaving cancels the task, which is stronger than a disconnect message.
-        await asyncio.Event().wait()
+        await self._left.wait()
         return {"type": "http.disconnect"}
 
     def _scope(self) -> Message:

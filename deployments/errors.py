@@ -52,6 +52,10 @@ class RoundhouseError(Exception):
         self.code = code or self.default_code
         self.retry_after_s = retry_after_s
 
+    def __str__(self) -> str:
+        """The message alone, which is what Serve shows an operator of an error at the start."""
+        return self.message
+
 
 class RequestError(RoundhouseError):
     """The request cannot be answered as it is: sending it again, or elsewhere, will not help."""

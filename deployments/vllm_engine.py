@@ -99,7 +99,7 @@ class VLLMBackend:
                     raise await error_from_answer(item, answer, request.path)
                 yield item
         finally:
-            await answer.aclose()  # type: ignore[attr-defined]
+            await answer.aclose()
         yield Tail(usage.prompt_tokens, usage.completion_tokens)
 
     def _body(self, request: Exchange) -> bytes:

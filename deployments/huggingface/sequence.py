@@ -10,8 +10,8 @@ from deployments.errors import RoundhouseError
 from deployments.huggingface.detokenizer import Detokenizer
 from deployments.huggingface.generation import Choice, Delta, Sink, TokenLogprob
 from deployments.huggingface.sampling import Sampled, Sampler
-from deployments.huggingface.stops import StopStrings
 from deployments.huggingface.vocabulary import Vocabulary
+from deployments.stops import StopStrings
 
 NO_TOKENS: frozenset[int] = frozenset()
 

@@ -4,6 +4,7 @@ A fifth backend is one more entry of SUBJECTS.
 """
 
 import contextlib
+import warnings
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -79,7 +80,7 @@ async def api() -> AsyncIterator[Subject]:
         echo() as upstream,
         serving(RouterApp(LocalCluster({"upstream": upstream.backend}))) as url,
     ):
-        model = {"upstream_model": "upstream", "base_url": f"{url}/v1", "api_key_env": None}
+        model = {"upstream_model": MODEL, "base_url": f"{url}/v1", "api_key_env": None}
         config = backends.configure({"backend": "api", "models": {MODEL: model}})
         async with started(backends.build(MODEL, config)) as backend:
             yield Subject("api", backend, upstream.backend, str, words, words)
@@ -88,8 +89,14 @@ async def api() -> AsyncIterator[Subject]:
 @contextlib.asynccontextmanager
 async def demo(kind: str) -> AsyncIterator[Subject]:
     config = backends.configure({"model_type": "demo", "backend": kind})
-    async with started(backends.build(MODEL, config)) as backend:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what the libraries warn of when imported is not ours
+        backend = backends.build(MODEL, config)
+        await backend.start()
+    try:
         yield Subject(kind, backend, backend, repeat, rendered_tokens, generated_tokens)
+    finally:
+        await backend.stop()
 
 
 SUBJECTS: Mapping[str, Callable[[], contextlib.AbstractAsyncContextManager[Subject]]] = {

@@ -6,65 +6,70 @@ import pytest
 
 from deployments.errors import ContextTooLong, InvalidRequest
 from tests.contract.asking import ask, exchange, saying
-from tests.contract.subjects import Subject
+from tests.contract.subjects import GENERATING, Subject
 
-pytestmark = pytest.mark.asyncio(loop_scope="session")
+pytestmark = [
+    pytest.mark.asyncio(loop_scope="session"),
+    # The engines run in this process: as an error, a warning of theirs would be a failed answer.
+    pytest.mark.filterwarnings("ignore"),
+    pytest.mark.parametrize("subject", GENERATING, indirect=True),
+]
 
 QUESTION = [{"role": "user", "content": "Count from 1 to 20."}]
 
 
-async def test_length(generating: Subject) -> None:
+async def test_length(subject: Subject) -> None:
     """max_completion_tokens ends the answer, with the reason `length`."""
     request = exchange({"messages": QUESTION, "max_completion_tokens": 4})
-    answer = (await ask(generating.backend, request)).json
+    answer = (await ask(subject.backend, request)).json
     assert answer["choices"][0]["finish_reason"] == "length"
     assert answer["usage"]["completion_tokens"] == 4
 
 
-async def test_choices(generating: Subject) -> None:
+async def test_choices(subject: Subject) -> None:
     """n gives that many choices, each with its index, streamed or not."""
     fields = {"messages": QUESTION, "n": 3, "max_tokens": 5, "temperature": 1.0}
-    whole = (await ask(generating.backend, exchange(fields))).json
+    whole = (await ask(subject.backend, exchange(fields))).json
     assert [choice["index"] for choice in whole["choices"]] == [0, 1, 2]
-    streamed = await ask(generating.backend, exchange({**fields, "stream": True}))
+    streamed = await ask(subject.backend, exchange({**fields, "stream": True}))
     finished = [c["choices"][0] for c in streamed.chunks if c["choices"][0]["finish_reason"]]
     assert sorted(choice["index"] for choice in finished) == [0, 1, 2]
 
 
-async def test_seed(generating: Subject) -> None:
+async def test_seed(subject: Subject) -> None:
     """The same seed gives the same text, whatever runs beside it; another seed another."""
     fields = {"messages": QUESTION, "temperature": 1.9, "max_tokens": 24}
     seeds = [7, 7, 8, 9]
     texts = [
         answered.text
         for answered in await asyncio.gather(
-            *(ask(generating.backend, exchange({**fields, "seed": seed})) for seed in seeds)
+            *(ask(subject.backend, exchange({**fields, "seed": seed})) for seed in seeds)
         )
     ]
     assert texts[0] == texts[1]
     assert len(set(texts)) > 1
 
 
-async def test_logprobs(generating: Subject) -> None:
+async def test_logprobs(subject: Subject) -> None:
     """Each token comes with its log probability and the likeliest alternatives."""
-    request = saying(generating, "river", logprobs=True, top_logprobs=2)
-    choice = (await ask(generating.backend, request)).json["choices"][0]
+    request = saying(subject, "river", logprobs=True, top_logprobs=2)
+    choice = (await ask(subject.backend, request)).json["choices"][0]
     content = choice["logprobs"]["content"]
     assert "".join(token["token"] for token in content).startswith("river"[:1])
     assert all(len(token["top_logprobs"]) >= 2 for token in content)
     assert all(token["logprob"] <= 0 for token in content)
 
 
-async def test_context_too_long(generating: Subject) -> None:
+async def test_context_too_long(subject: Subject) -> None:
     """More tokens than the context holds is a clear error, with OpenAI's code."""
     with pytest.raises(ContextTooLong):
-        await ask(generating.backend, saying(generating, "word " * 4000))
+        await ask(subject.backend, saying(subject, "word " * 4000))
     with pytest.raises(ContextTooLong):
-        await ask(generating.backend, saying(generating, "word", max_tokens=5000))
+        await ask(subject.backend, saying(subject, "word", max_tokens=5000))
 
 
-async def test_wrong_type(generating: Subject) -> None:
+async def test_wrong_type(subject: Subject) -> None:
     """A wrong type is refused and named."""
     with pytest.raises(InvalidRequest) as refused:
-        await ask(generating.backend, saying(generating, "word", min_p="much"))
+        await ask(subject.backend, saying(subject, "word", min_p="much"))
     assert refused.value.param == "min_p"

@@ -52,6 +52,7 @@ class Instance:
             **{name: str(free_port()) for name in ports},
             MARKER: self._run_id,
             "RAY_ADDRESS": "local",
+            "SPT_NOENV": "1",  # else setproctitle overwrites the marker
             "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
         }
         del self._environment["RAY_AUTH_MODE"]  # as in a user's shell

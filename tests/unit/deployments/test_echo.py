@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from deployments.config import EchoConfig
+from deployments.echo_script import SECRET
 from deployments.errors import BackendOverloaded, BackendUnavailable, UnsupportedEndpoint
 from deployments.exchange import EVENT_STREAM, Exchange, Head, Item, Tail
-from deployments.testing import SECRET, EchoBackend
+from deployments.testing import EchoBackend
 from tests.plain_http import CHAT, chat, events_of
 
 
@@ -53,7 +54,7 @@ async def test_a_stream_says_the_same(echo: EchoBackend) -> None:
 
 async def test_completions(echo: EchoBackend) -> None:
     """A prompt is answered as a text completion, up to the limit or the stop string."""
-    for more, expected in ({"max_tokens": 2}, "a b"), ({"stop": "c"}, "a b"), ({}, "a b c"):
+    for more, expected in ({"max_tokens": 2}, "a b"), ({"stop": " c"}, "a b"), ({}, "a b c"):
         answer = json_of(await taken(echo, asking("a b c", "/v1/completions", **more)))
         assert answer["object"] == "text_completion"
         assert answer["choices"][0]["text"] == expected

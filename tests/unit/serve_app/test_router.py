@@ -4,8 +4,8 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 import openai
 import pytest
 
+from deployments.echo_script import SECRET
 from deployments.exchange import Exchange, Item, ModelCard, Tail
-from deployments.testing import SECRET
 from serve_app.config import RouterSettings
 from serve_app.directory import Application, State
 from serve_app.guard import digest

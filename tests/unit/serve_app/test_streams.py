@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from deployments.testing import SECRET
+from deployments.echo_script import SECRET
 from serve_app.config import RouterSettings
 from serve_app.router import RouterApp
 from tests.local_cluster import LocalCluster

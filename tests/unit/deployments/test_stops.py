@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.huggingface.stops import StopStrings
+from deployments.stops import StopStrings
 
 letters = st.text("ab", min_size=1, max_size=4)
 
