@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING
 
 from deployments.body import with_fields
 from deployments.config import ApiConfig, ApiModel
-from deployments.errors import ModelNotFound, UpstreamError, UpstreamNotConfigured
+from deployments.errors import (
+    ModelNotFound,
+    UnsupportedEndpoint,
+    UpstreamError,
+    UpstreamNotConfigured,
+)
 from deployments.exchange import JSON, Exchange, Item, ModelCard
 from deployments.relay import relay
 
@@ -98,6 +103,8 @@ class ApiBackend:
         model = self._config.models.get(request.model)
         if model is None or self._session is None:
             raise ModelNotFound(f"The model {request.model[:200]} does not exist.", param="model")
+        if request.path not in self._config.paths:
+            raise UnsupportedEndpoint(f"API models do not answer {request.path}.")
         upstream = upstream_from_environment(request.model, model, os.environ)
         self._num_running += 1
         try:

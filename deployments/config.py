@@ -56,11 +56,28 @@ class ApiModel(Config):
     )
 
 
+# What a client may use the operator's key for: answers, not files, jobs or settings.
+INFERENCE_PATHS = (
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/v1/responses",
+    "/v1/messages",
+    "/v1/embeddings",
+    "/v1/moderations",
+    "/v1/rerank",
+    "/v1/images/generations",
+    "/v1/audio/speech",
+)
+
+
 class ApiConfig(BackendConfig):
     """Commercial APIs behind one CPU-only application."""
 
     backend: Literal["api"] = "api"
     models: dict[ModelId, ApiModel] = Field(min_length=1, description="model id: upstream")
+    paths: tuple[str, ...] = Field(
+        default=INFERENCE_PATHS, description="what is passed on; any other path is a 404"
+    )
     num_gpus: Literal[0] = 0
     connect_timeout_s: PositiveFloat = 10.0
     max_connections: PositiveInt = Field(default=1024, description="to all upstreams together")

@@ -42,6 +42,11 @@ class Answer:
         return self.head.content_type.startswith(EVENT_STREAM)
 
     @property
+    def good(self) -> bool:
+        """Whether it is an answer, and not an error."""
+        return self.head.status < 400
+
+    @property
     def failed(self) -> bool:
         """Whether another backend might do better: an upstream's own error answer."""
         return self.head.status >= 500 or self.head.status in FAILED_STATUS
@@ -57,25 +62,32 @@ class Dispatch:
     async def open(self, request: Request, request_id: str, settings: RouterSettings) -> Answer:
         """The first answer that begins well; the last failure if none does.
 
+        What a fallback finds wrong with the request is not told: the model that was asked for
+        might have answered it, and may later.
+
         Raises: RoundhouseError.
         """
-        last: Answer | RoundhouseError = BackendUnavailable()
+        failure: Answer | RoundhouseError | None = None
         for model, application in self._candidates(request.model, settings):
             exchange = Exchange(
                 request.path, request.body, request_id, model, settings.request_timeout_s
             )
-            try:
-                last = await self._begin(application, exchange)
-            except RequestError:
-                raise
-            except RoundhouseError as exc:
-                last = exc
-            else:
-                if not last.failed:
-                    return last
-        if isinstance(last, RoundhouseError):
-            raise last
-        return last
+            answer = await self._try(application, exchange)
+            if isinstance(answer, Answer) and answer.good:
+                return answer
+            if failure is None or _is_of_backend(answer):
+                failure = answer
+            if not _is_of_backend(failure):
+                break
+        if isinstance(failure, Answer):
+            return failure
+        raise failure or BackendUnavailable()
+
+    async def _try(self, application: Application, exchange: Exchange) -> Answer | RoundhouseError:
+        try:
+            return await self._begin(application, exchange)
+        except RoundhouseError as exc:
+            return exc
 
     def _candidates(self, name: str, settings: RouterSettings) -> Iterator[tuple[str, Application]]:
         """The model that a name means, then its fallbacks, once each. Raises: ModelNotFound."""
@@ -99,6 +111,13 @@ class Dispatch:
             await items.aclose()
             raise
         return answer
+
+
+def _is_of_backend(outcome: Answer | RoundhouseError) -> bool:
+    """Whether it was the backend that failed, and not the request."""
+    if isinstance(outcome, Answer):
+        return outcome.failed
+    return not isinstance(outcome, RequestError)
 
 
 def model_not_found(name: str) -> ModelNotFound:

@@ -129,11 +129,11 @@ class Instance:
 
     def processes(self) -> list[psutil.Process]:
         """Every process of this instance that still runs."""
-        return [p for p in psutil.process_iter() if self._is_ours(p)]
+        return [p for p in psutil.process_iter(["cmdline"]) if self._is_ours(p)]
 
     def replicas(self) -> dict[str, int]:
         """The process id of each replica by `application:deployment`."""
-        titles = {p.pid: " ".join(p.cmdline()) for p in self.processes()}
+        titles = {p.pid: " ".join(p.info["cmdline"] or ()) for p in self.processes()}
         prefix = "ray::ServeReplica:"
         return {
             title.removeprefix(prefix).split(".")[0].strip(): pid
@@ -144,7 +144,7 @@ class Instance:
     def gcs_address(self) -> str:
         """Where this instance's Ray is, for `ray.init`."""
         for process in self.processes():
-            for argument in process.cmdline():
+            for argument in process.info["cmdline"] or ():
                 if argument.startswith("--gcs-address="):
                     return argument.partition("=")[2]
         raise AssertionError("no process says where the GCS is")

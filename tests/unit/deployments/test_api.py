@@ -8,7 +8,12 @@ import pytest
 
 from deployments.api import ApiBackend
 from deployments.config import ApiConfig, ApiModel
-from deployments.errors import BackendError, UpstreamError, UpstreamNotConfigured
+from deployments.errors import (
+    BackendError,
+    UnsupportedEndpoint,
+    UpstreamError,
+    UpstreamNotConfigured,
+)
 from deployments.exchange import EVENT_STREAM, Exchange, Head, Item, Tail
 from tests.plain_http import CHAT
 from tests.polling import until
@@ -98,9 +103,16 @@ async def test_an_event_leaves_before_the_next_has_come(
     assert body_of([item async for item in items]) == b"".join(EVENTS[1:])
 
 
+async def test_other_endpoints_are_refused(backend: ApiBackend, upstream: Upstream) -> None:
+    """The operator's key is good for answers only: no files, no jobs, whatever a client asks."""
+    with pytest.raises(UnsupportedEndpoint):
+        await taken(backend, asking(path="/v1/fine_tuning/jobs"))
+    assert upstream.received == []
+
+
 @pytest.mark.parametrize("path", ["/v1/embeddings", "/v1/responses", "/v1/audio/speech"])
 async def test_any_endpoint_is_passed(backend: ApiBackend, upstream: Upstream, path: str) -> None:
-    """A path that the router knows nothing of goes to the same path of the upstream."""
+    """A path that gives answers goes to the same path of the upstream."""
     upstream.scripts["up"] = Script((b"\xff\xf3sound",), content_type="audio/mpeg")
     items = await taken(backend, asking(path=path))
     assert items == [Head(200, "audio/mpeg"), b"\xff\xf3sound"]

@@ -192,6 +192,17 @@ async def test_the_last_failure_is_what_the_client_hears(
         await opened(cluster, asking("[[fail]]", model="api"), fallbacks={"api": ["demo"]})
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_what_a_fallback_finds_wrong_is_not_told(
+    cluster: LocalCluster, upstream: Upstream, stream: bool
+) -> None:
+    """A fallback that refuses the request leaves the first model's failure standing."""
+    upstream.scripts["up"] = Script((b'{"error":{}}',), 400)
+    with pytest.raises(BackendUnavailable):
+        await opened(cluster, asking("[[fail]]", stream=stream), fallbacks={"demo": ["api"]})
+    assert tried(cluster) == ["demo", "api"]
+
+
 @pytest.mark.parametrize("items", [ITEMS, ITEMS[1:], [Tail(1, 1)], []])
 async def test_what_was_given_up_is_not_left_open(cluster: LocalCluster, items: list[Item]) -> None:
     """An answer that another takes the place of is ended, however it was begun."""

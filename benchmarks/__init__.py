@@ -1,0 +1,1 @@
+"""Side by side with the peers, one command: `python -m benchmarks --help`. Imported by nothing."""

