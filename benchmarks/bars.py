@@ -28,7 +28,16 @@ class Bar:
         return self.measured <= self.limit if self.at_most else self.measured >= self.limit
 
 
-def bars(rows: Sequence[Row], started: Start, import_s: float, memory: Memory) -> list[Bar]:
+@dataclass(frozen=True, slots=True)
+class RouterCost:
+    """What a router replica costs by itself."""
+
+    import_s: float
+    start: Start
+    memory: Memory
+
+
+def bars(rows: Sequence[Row], router: RouterCost, num_failures: int) -> list[Bar]:
     first_token = _row(rows, STREAMS_AT_1, "first_token_p50_ms")
     streams = _row(rows, STREAMS_AT_32, "requests_per_s")
     later_ms = first_token.difference if first_token else None
@@ -36,9 +45,10 @@ def bars(rows: Sequence[Row], started: Start, import_s: float, memory: Memory) -
     return [
         Bar("first token, c=1, after bare vLLM's (p50)", 3, later_ms, "ms"),
         Bar("64-token streams, c=32, of bare vLLM's", 0.85, ratio, "x", at_most=False),
-        Bar("router process, creation to /health", 3, started.replica_s, "s"),
-        Bar("import of serve_app.app", 3, import_s, "s"),
-        Bar("router process, peak memory", 250, memory.peak_bytes / MEGABYTE, "MB"),
+        Bar("router process, creation to /health", 3, router.start.replica_s, "s"),
+        Bar("import of serve_app.app", 3, router.import_s, "s"),
+        Bar("router process, peak memory", 250, router.memory.peak_bytes / MEGABYTE, "MB"),
+        Bar("requests that failed, both stacks", 0, num_failures, ""),
     ]
 
 

@@ -1,0 +1,94 @@
+"""The command line of the benchmarks."""
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+
+import msgspec
+
+from benchmarks import report
+
+EPILOG = """\
+examples:
+  python -m benchmarks quick                             the table, in under 5 minutes
+  python -m benchmarks quick --write                     and into benchmarks/RESULTS.md
+  python -m benchmarks quick --output quick.json         and every run's figures as JSON
+  python -m benchmarks quick --repetitions 1 --share 0.1      does it work at all?
+  python -m benchmarks client                            the clients that api.py could be built on
+
+Run it on a machine where nothing else runs. Exit status: 0 measured, whether or not the bars are
+met; 1 a stack did not start.
+"""
+
+
+def main() -> int:
+    arguments = _parser().parse_args()
+    signal.signal(signal.SIGTERM, _interrupt)  # so that what was started is ended
+    try:
+        found, written = arguments.run(arguments)
+    except (RuntimeError, TimeoutError) as error:
+        print(f"benchmark: {error or 'nothing answered in time'}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    print(written.as_text())
+    if arguments.output:
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
+        arguments.output.write_bytes(msgspec.json.format(msgspec.json.encode(found)) + b"\n")
+    if arguments.write:
+        report.write(written)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Roundhouse side by side with what it stands in front of.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name, run, repetitions, what in (
+        ("quick", _quick, 5, "bare vLLM and Roundhouse, side by side"),
+        ("client", _client, 5, "the HTTP clients that deployments/api.py could be built on"),
+    ):
+        command = commands.add_parser(name, help=what, description=what)
+        command.set_defaults(run=run)
+        _add_options(command, repetitions)
+    return parser
+
+
+def _add_options(command: argparse.ArgumentParser, repetitions: int) -> None:
+    command.add_argument(
+        "--repetitions", type=int, default=repetitions, metavar="N", help="default: %(default)s"
+    )
+    command.add_argument(
+        "--share", type=float, default=1.0, metavar="X", help="of each load's requests; default: 1"
+    )
+    command.add_argument("--output", type=Path, metavar="FILE", help="write all of it as JSON")
+    command.add_argument("--write", action="store_true", help="put it into benchmarks/RESULTS.md")
+
+
+def _quick(arguments: argparse.Namespace) -> tuple[object, report.Report]:
+    from benchmarks.quick import measure
+    from benchmarks.quick_report import report_of
+
+    found = measure(arguments.repetitions, arguments.share)
+    return found, report_of(found)
+
+
+def _client(arguments: argparse.Namespace) -> tuple[object, report.Report]:
+    from benchmarks.client import measure, report_of
+
+    found = measure(arguments.repetitions, arguments.share)
+    return found, report_of(found)
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,120 @@
+"""The quick benchmark: bare vLLM and Roundhouse on one machine, side by side in one run.
+
+Both are up all the time, and one at a time is loaded: A B A B for every load, in every repetition.
+It judges the bars of issue 2, and nothing else: the peers come with issue 5.
+"""
+
+import asyncio
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import uvloop
+
+from benchmarks import cpu_use, router_cost, stacks, summary
+from benchmarks.bars import STREAMS_AT_1, STREAMS_AT_32, Bar, RouterCost, bars
+from benchmarks.load import Client, Load
+from benchmarks.machine import Machine
+from benchmarks.stacks import Stack
+from benchmarks.summary import Record, Row
+
+LOADS = (
+    Load("1-token answers, c=1", stream=False, max_tokens=1, concurrency=1, num_requests=200),
+    Load("1-token answers, c=32", stream=False, max_tokens=1, concurrency=32, num_requests=1280),
+    Load(STREAMS_AT_1, stream=True, max_tokens=64, concurrency=1, num_requests=32),
+    Load(STREAMS_AT_32, stream=True, max_tokens=64, concurrency=32, num_requests=256),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Quick:
+    """All that one run of the quick benchmark found."""
+
+    machine: Machine
+    took_s: float
+    num_repetitions: int
+    bars: list[Bar]
+    rows: list[Row]
+    router: RouterCost
+    records: list[Record]
+
+    @property
+    def failures(self) -> Counter[tuple[str, str, str]]:
+        """Requests that failed, by stack, load and reason."""
+        counts: Counter[tuple[str, str, str]] = Counter()
+        for record in self.records:
+            for reason, count in record.failures.items():
+                counts[record.stack, record.load, reason] += count
+        return counts
+
+
+def scaled(share: float) -> list[Load]:
+    """The loads with this share of their requests, but every client asks at least twice."""
+    return [
+        replace(load, num_requests=max(2 * load.concurrency, round(load.num_requests * share)))
+        for load in LOADS
+    ]
+
+
+def measure(num_repetitions: int, share: float) -> Quick:
+    """Starts both stacks, runs every load `num_repetitions` times on each, and ends them.
+
+    Raises: RuntimeError or TimeoutError for a stack that does not start.
+    """
+    began_s = time.monotonic()
+    machine = Machine()
+    with tempfile.TemporaryDirectory(prefix="roundhouse-benchmark-") as name:
+        folder = Path(name)
+        _say("the router alone")
+        import_s, start = router_cost.import_s(), router_cost.start(folder)
+        _say("both stacks are starting")
+        bare, ours = stacks.bare_vllm(folder), stacks.roundhouse(folder)
+        with stacks.running([bare, ours]):
+            records = list(_records([bare, ours], scaled(share), num_repetitions))
+            memory = router_cost.memory(router_cost.replica(ours))
+    rows, router = summary.rows_of(records), RouterCost(import_s, start, memory)
+    num_failures = sum(sum(record.failures.values()) for record in records)
+    return Quick(
+        machine=machine,
+        took_s=time.monotonic() - began_s,
+        num_repetitions=num_repetitions,
+        bars=bars(rows, router, num_failures),
+        rows=rows,
+        router=router,
+        records=records,
+    )
+
+
+def _records(
+    pair: Sequence[Stack], loads: Sequence[Load], num_repetitions: int
+) -> Iterator[Record]:
+    for repetition in range(num_repetitions):
+        for load in loads:
+            _say(f"repetition {repetition + 1} of {num_repetitions}: {load.name}")
+            for stack in pair:
+                yield uvloop.run(_record(stack, load, repetition, pair))
+
+
+async def _record(stack: Stack, load: Load, repetition: int, pair: Sequence[Stack]) -> Record:
+    async with Client(stack.url, load) as client:
+        await client.warm_up()
+        before = cpu_use.snapshot(pair)
+        run = await client.measure()
+        cpu = cpu_use.between(before, cpu_use.snapshot(pair))
+    return Record(
+        repetition=repetition,
+        stack=stack.name,
+        load=load.name,
+        num_requests=len(run.samples),
+        failures=run.failures,
+        figures=summary.figures_of(run, cpu.stacks_s[stack.name]),
+        cpu=cpu,
+    )
+
+
+def _say(what: str) -> None:
+    print(f"benchmark: {what}", file=sys.stderr, flush=True)

@@ -1,0 +1,83 @@
+"""The quick benchmark's findings in words and tables."""
+
+from collections.abc import Sequence
+from statistics import median
+
+from benchmarks.bars import MEGABYTE, Bar
+from benchmarks.quick import Quick
+from benchmarks.report import Report, number
+from benchmarks.stacks import BARE, OURS
+from benchmarks.summary import Record, Row
+from benchmarks.table import Table
+
+
+def report_of(quick: Quick) -> Report:
+    return Report("quick", list(_notes(quick)), [bar_table(quick.bars), row_table(quick.rows)])
+
+
+def bar_table(bars: Sequence[Bar]) -> Table:
+    """Each bar of the issue, and whether it is met."""
+    rows = [
+        (
+            bar.name,
+            f"{'<=' if bar.at_most else '>='} {bar.limit:g} {bar.unit}".rstrip(),
+            f"{number(bar.measured)} {bar.unit}".rstrip(),
+            "met" if bar.met else "NOT MET",
+        )
+        for bar in bars
+    ]
+    return Table(("bar", "limit", "measured", ""), rows)
+
+
+def row_table(rows: Sequence[Row]) -> Table:
+    """Both stacks side by side; the load is said once."""
+    cells, load = [], ""
+    for row in rows:
+        lowest, highest = number(row.lowest), number(row.highest)
+        cells.append(
+            (
+                row.load if row.load != load else "",
+                row.figure.replace("_", " "),
+                number(row.bare),
+                number(row.ours),
+                number(row.difference, sign=True),
+                number(row.ratio),
+                f"{lowest}..{highest}",
+            )
+        )
+        load = row.load
+    return Table(("load", "figure", BARE, OURS, "difference", "ratio", "of all pairs"), cells)
+
+
+def _notes(quick: Quick) -> list[str]:
+    start, memory = quick.router.start, quick.router.memory
+    return [
+        f"{quick.machine.described()}.",
+        f"{quick.num_repetitions} repetitions, A B A B; {quick.took_s:.0f} s in all.",
+        f"Failures: {_failures(quick)}.",
+        f"Router replica: up after {start.replica_s:.2f} s, reached through HAProxy after "
+        f"{start.proxy_s:.2f} s; {memory.now_bytes / MEGABYTE:.0f} MB after the load.",
+        f"In percent of one core: {_cpu(quick.records)}.",
+    ]
+
+
+def _failures(quick: Quick) -> str:
+    counts = quick.failures.items()
+    return "; ".join(f"{count} x {' / '.join(where)}" for where, count in counts) or "none"
+
+
+def _cpu(records: Sequence[Record]) -> str:
+    """How free of each other the runs were: median and highest of the runs."""
+    idle = {BARE: OURS, OURS: BARE}
+    parts = {
+        f"{idle[stack]} while idle": [
+            r.cpu.stacks_s[idle[stack]] / r.cpu.elapsed_s for r in records if r.stack == stack
+        ]
+        for stack in (OURS, BARE)
+    }
+    parts["the client"] = [r.cpu.client_s / r.cpu.elapsed_s for r in records]
+    parts["everything else on the machine"] = [r.cpu.others_s / r.cpu.elapsed_s for r in records]
+    return ", ".join(
+        f"{name} {100 * median(shares):.0f} (at most {100 * max(shares):.0f})"
+        for name, shares in parts.items()
+    )
