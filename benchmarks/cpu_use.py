@@ -27,7 +27,7 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class CpuUse:
-    """CPU seconds over an interval; `others_s` is all that is neither a stack's nor the client's."""
+    """CPU seconds over an interval; `others_s` is what neither the stacks nor the client used."""
 
     elapsed_s: float
     client_s: float

@@ -3,7 +3,7 @@
 import os
 import platform
 import subprocess
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,13 +18,13 @@ ROOT = Path(__file__).resolve().parents[1]
 class Machine:
     """The machine and the software, as they were before anything was started."""
 
-    date: str = field(default_factory=lambda: datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"))
-    num_cores: int = field(default_factory=lambda: os.cpu_count() or 0)
-    cpu: str = field(default_factory=lambda: cpu_model())
-    memory_bytes: int = field(default_factory=lambda: psutil.virtual_memory().total)
-    versions: dict[str, str] = field(default_factory=lambda: versions())
-    commit: str = field(default_factory=lambda: commit())
-    load_average: float = field(default_factory=lambda: os.getloadavg()[0])  # of the last minute
+    date: str
+    num_cores: int
+    cpu: str
+    memory_bytes: int
+    versions: dict[str, str]
+    commit: str
+    load_average: float  # of the last minute
 
     def described(self) -> str:
         """All of it in one line."""
@@ -34,6 +34,18 @@ class Machine:
             f"{self.date}, commit {self.commit}; {self.num_cores} cores {self.cpu}, {memory}; "
             f"{software}; load average before the start {self.load_average:.2f}"
         )
+
+
+def this_machine() -> Machine:
+    return Machine(
+        date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        num_cores=os.cpu_count() or 0,
+        cpu=cpu_model(),
+        memory_bytes=psutil.virtual_memory().total,
+        versions=versions(),
+        commit=commit(),
+        load_average=os.getloadavg()[0],
+    )
 
 
 def cpu_model() -> str:

@@ -1,7 +1,7 @@
 """The quick benchmark: bare vLLM and Roundhouse on one machine, side by side in one run.
 
-Both are up all the time, and one at a time is loaded: A B A B for every load, in every repetition.
-It judges the bars of issue 2, and nothing else: the peers come with issue 5.
+Both are up all the time, and one at a time is loaded while the other is paused: A B A B for every
+load, in every repetition. It judges the bars of issue 2, and nothing else: the peers come with issue 5.
 """
 
 import asyncio
@@ -18,9 +18,13 @@ import uvloop
 from benchmarks import cpu_use, router_cost, stacks, summary
 from benchmarks.bars import STREAMS_AT_1, STREAMS_AT_32, Bar, RouterCost, bars
 from benchmarks.load import Client, Load
-from benchmarks.machine import Machine
+from benchmarks.machine import Machine, this_machine
 from benchmarks.stacks import Stack
 from benchmarks.summary import Record, Row
+
+SETTLE_S = 0.5  # for what a stack has to catch up with after a pause
+
+Pair = tuple[Stack, Stack]
 
 LOADS = (
     Load("1-token answers, c=1", stream=False, max_tokens=1, concurrency=1, num_requests=200),
@@ -66,7 +70,7 @@ def measure(num_repetitions: int, share: float) -> Quick:
     Raises: RuntimeError or TimeoutError for a stack that does not start.
     """
     began_s = time.monotonic()
-    machine = Machine()
+    machine = this_machine()
     with tempfile.TemporaryDirectory(prefix="roundhouse-benchmark-") as name:
         folder = Path(name)
         _say("the router alone")
@@ -74,8 +78,8 @@ def measure(num_repetitions: int, share: float) -> Quick:
         _say("both stacks are starting")
         bare, ours = stacks.bare_vllm(folder), stacks.roundhouse(folder)
         with stacks.running([bare, ours]):
-            records = list(_records([bare, ours], scaled(share), num_repetitions))
-            memory = router_cost.memory(router_cost.replica(ours))
+            records = list(_records((bare, ours), scaled(share), num_repetitions))
+            memory = router_cost.memory(ours)
     rows, router = summary.rows_of(records), RouterCost(import_s, start, memory)
     num_failures = sum(sum(record.failures.values()) for record in records)
     return Quick(
@@ -89,17 +93,17 @@ def measure(num_repetitions: int, share: float) -> Quick:
     )
 
 
-def _records(
-    pair: Sequence[Stack], loads: Sequence[Load], num_repetitions: int
-) -> Iterator[Record]:
+def _records(pair: Pair, loads: Sequence[Load], num_repetitions: int) -> Iterator[Record]:
     for repetition in range(num_repetitions):
         for load in loads:
             _say(f"repetition {repetition + 1} of {num_repetitions}: {load.name}")
-            for stack in pair:
-                yield uvloop.run(_record(stack, load, repetition, pair))
+            for loaded, idle in (pair, pair[::-1]):
+                with idle.paused():
+                    yield uvloop.run(_record(loaded, load, repetition, pair))
 
 
-async def _record(stack: Stack, load: Load, repetition: int, pair: Sequence[Stack]) -> Record:
+async def _record(stack: Stack, load: Load, repetition: int, pair: Pair) -> Record:
+    await asyncio.sleep(SETTLE_S)
     async with Client(stack.url, load) as client:
         await client.warm_up()
         before = cpu_use.snapshot(pair)

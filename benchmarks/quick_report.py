@@ -53,7 +53,7 @@ def _notes(quick: Quick) -> list[str]:
     start, memory = quick.router.start, quick.router.memory
     return [
         f"{quick.machine.described()}.",
-        f"{quick.num_repetitions} repetitions, A B A B; {quick.took_s:.0f} s in all.",
+        f"Repetitions, A B A B: {quick.num_repetitions}; {quick.took_s:.0f} s in all.",
         f"Failures: {_failures(quick)}.",
         f"Router replica: up after {start.replica_s:.2f} s, reached through HAProxy after "
         f"{start.proxy_s:.2f} s; {memory.now_bytes / MEGABYTE:.0f} MB after the load.",

@@ -49,5 +49,7 @@ def number(value: float | None, sign: bool = False) -> str:
     """A figure with as many digits as it is worth; `-` for one that is not there."""
     if value is None:
         return "-"
+    if isinstance(value, int):
+        return str(value)
     digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2
     return f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"

@@ -20,7 +20,9 @@ from benchmarks.stacks import START_LIMIT_S, Stack, answers, roundhouse
 
 TITLE = "ray::ServeReplica:router:Router"
 REPLICA_PORTS = range(30000, 31001)  # RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT and its MAX
-IMPORT = "import time; t = time.perf_counter(); import serve_app.app; print(time.perf_counter() - t)"
+IMPORT = (
+    "import time; t = time.perf_counter(); import serve_app.app; print(time.perf_counter() - t)"
+)
 NUM_IMPORTS = 3
 POLL_S = 0.01
 
@@ -42,7 +44,7 @@ class Memory:
 
 
 def import_s() -> float:
-    """The median time of `import serve_app.app` in a fresh interpreter; the first is not counted."""
+    """The median time to import serve_app.app in a fresh interpreter; the first is not counted."""
     return median([_import_once_s() for _ in range(NUM_IMPORTS + 1)][1:])
 
 
@@ -75,8 +77,12 @@ def replica(stack: Stack) -> psutil.Process | None:
     return None
 
 
-def memory(process: psutil.Process) -> Memory:
-    """The peak is the kernel's own mark, not the highest of some samples."""
+def memory(stack: Stack) -> Memory:
+    """The peak is the kernel's own mark, not the highest of some samples.
+
+    Raises: TimeoutError where there is no router.
+    """
+    process = until(lambda: replica(stack), limit_s=5, pause_s=0.5)
     status = Path(f"/proc/{process.pid}/status").read_text()
     peak = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
     return Memory(process.memory_info().rss, int(peak.split()[1]) * 1024)

@@ -15,7 +15,12 @@ from ray.serve.exceptions import (
     RequestCancelledError,
 )
 from ray.serve.handle import DeploymentHandle
-from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview, ServeStatus
+from ray.serve.schema import (
+    ApplicationStatus,
+    ApplicationStatusOverview,
+    ReplicaState,
+    ServeStatus,
+)
 
 from deployments.errors import (
     BackendError,
@@ -109,7 +114,8 @@ def application_from_status(name: str, overview: ApplicationStatusOverview) -> A
     if overview.status == ApplicationStatus.DELETING:
         return None
     backend, deployment = next(iter(overview.deployments.items()), (UNKNOWN_BACKEND, None))
-    replicas = {str(k): v for k, v in deployment.replica_states.items()} if deployment else {}
+    states = deployment.replica_states if deployment else {}
+    replicas = {ReplicaState(name).value: num for name, num in states.items()}
     state = state_from_replicas(overview.status, replicas)
     message = (deployment.message if deployment else "") or overview.message
     return Application(

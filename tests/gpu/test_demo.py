@@ -1,0 +1,25 @@
+"""The demo model on a GPU: the same answers as on a CPU, and the weights where they belong."""
+
+import pytest
+
+from tests.contract.asking import ask, saying
+from tests.contract.subjects import GENERATING, SUBJECTS
+
+torch = pytest.importorskip("torch")
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.filterwarnings("ignore"),
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"),
+]
+
+
+@pytest.mark.parametrize("kind", GENERATING)
+async def test_answers(kind: str) -> None:
+    """The engine answers from the GPU, streamed or not, and frees its slot."""
+    before = torch.cuda.mem_get_info()[0]
+    async with SUBJECTS[kind]() as subject:
+        assert torch.cuda.mem_get_info()[0] < before
+        for stream in (False, True):
+            answered = await ask(subject.backend, saying(subject, "lantern", stream=stream))
+            assert answered.text.strip() == "lantern"
+        assert subject.backend.num_running == 0

@@ -1,0 +1,72 @@
+"""The builders: what a configuration becomes in Serve, without a cluster."""
+
+import pickle
+
+import pytest
+import ray
+
+from deployments import errors
+from deployments.backends import configure
+from serve_app.app import model, num_gpus, router
+from serve_app.config import RouterArgs
+
+
+def test_deployment_is_named_after_its_backend() -> None:
+    """Serve's status alone tells the kind of backend."""
+    application = model({"model_type": "demo", "backend": "huggingface", "num_gpus": 0})
+    assert application._bound_deployment.name == "huggingface"
+    assert router(RouterArgs())._bound_deployment.name == "Router"
+
+
+def test_resources_come_from_the_args() -> None:
+    """CPUs, GPUs and the queue's bound are what the args say."""
+    args = {"backend": "vllm", "checkpoint": "/m", "num_cpus": 3, "num_gpus": 2}
+    deployment = model({**args, "tensor_parallel_size": 2})._bound_deployment
+    assert deployment.ray_actor_options == {"num_cpus": 3, "num_gpus": 2}
+    assert deployment.max_ongoing_requests == 256
+
+
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        ({"backend": "vllm", "checkpoint": "/m", "num_gpus": 0.5}, 0.5),
+        ({"backend": "vllm", "checkpoint": "/m", "tensor_parallel_size": 4}, 4),
+        ({"backend": "api", "models": {"m": {"upstream_model": "m"}}}, 0),
+        ({"backend": "echo"}, 0),
+    ],
+)
+def test_gpus(args: dict[str, object], expected: float) -> None:
+    """A replica asks for what the args say, or one GPU for each shard; API models for none."""
+    assert num_gpus(configure(args)) == expected
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        ({"backend": "nothing"}, "backend"),
+        ({"model_type": "no-such"}, "model_type"),
+        ({"backend": "vllm", "checkpoint": "/m", "dtyp": "auto"}, "dtyp"),
+        ({"backend": "vllm", "checkpoint": "/m", "num_gpus": 1, "tensor_parallel_size": 2}, "num_"),
+        ({"backend": "api", "models": {}}, "models"),
+    ],
+)
+def test_bad_args(args: dict[str, object], said: str) -> None:
+    """Args that do not validate are refused by the builder, by name."""
+    with pytest.raises(ValueError, match=said):
+        model(args)
+
+
+def tree(kind: type[errors.RoundhouseError]) -> list[type[errors.RoundhouseError]]:
+    return [kind, *(leaf for child in kind.__subclasses__() for leaf in tree(child))]
+
+
+@pytest.mark.parametrize("kind", tree(errors.RoundhouseError))
+def test_errors_cross_actors(kind: type[errors.RoundhouseError]) -> None:
+    """Every error arrives at the router as it left the replica."""
+    error = kind("what happened")
+    error.param, error.code, error.retry_after_s = "field", "code", 2
+    for dump in (pickle.dumps, ray.cloudpickle.dumps):
+        arrived = pickle.loads(dump(error))
+        assert type(arrived) is kind
+        assert vars(arrived) == vars(error)
+        assert str(arrived) == "what happened"
