@@ -62,13 +62,24 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_options(command: argparse.ArgumentParser, repetitions: int) -> None:
     command.add_argument(
-        "--repetitions", type=int, default=repetitions, metavar="N", help="default: %(default)s"
+        "--repetitions",
+        type=_positive,
+        default=repetitions,
+        metavar="N",
+        help="default: %(default)s",
     )
     command.add_argument(
         "--share", type=float, default=1.0, metavar="X", help="of each load's requests; default: 1"
     )
     command.add_argument("--output", type=Path, metavar="FILE", help="write all of it as JSON")
     command.add_argument("--write", action="store_true", help="put it into benchmarks/RESULTS.md")
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("should be 1 or more")
+    return number
 
 
 def _quick(arguments: argparse.Namespace) -> tuple[object, report.Report]:

@@ -1,28 +1,30 @@
-"""Who used the processor while something was measured: each stack, the client, and others.
+"""Who used the processor while something was measured: each stack's processes, the client, others.
 
-A run on a machine that others use, or beside a stack that is idle but not free, says so by this.
+A run on a machine that others use says so by this, and where a stack's time goes is seen here.
 """
 
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
-from benchmarks.stacks import Stack
+from benchmarks.stack import Stack
 
 IDLE_FIELDS = ("idle", "iowait", "steal", "guest", "guest_nice")  # guests are counted in user
+MAX_TITLE_CHARS = 50
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """CPU seconds used so far."""
+    """CPU seconds used so far; those of a stack by the titles of its living processes."""
 
     at_s: float
     machine_s: float
     client_s: float
-    stacks_s: dict[str, float]
+    stacks_s: dict[str, dict[str, float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,20 +34,27 @@ class CpuUse:
     elapsed_s: float
     client_s: float
     others_s: float
-    stacks_s: dict[str, float]
+    stacks_s: dict[str, dict[str, float]]
+
+    def of(self, stack: str) -> float:
+        """What all processes of a stack used."""
+        return sum(self.stacks_s[stack].values())
 
 
 def snapshot(stacks: Sequence[Stack]) -> Snapshot:
     machine = psutil.cpu_times()._asdict()
     busy_s = sum(seconds for name, seconds in machine.items() if name not in IDLE_FIELDS)
-    used_s = {stack.name: stack_cpu_s(stack) for stack in stacks}
+    used_s = {stack.name: used_by(stack) for stack in stacks}
     return Snapshot(time.perf_counter(), busy_s, time.process_time(), used_s)
 
 
 def between(before: Snapshot, after: Snapshot) -> CpuUse:
-    stacks_s = {name: after.stacks_s[name] - used_s for name, used_s in before.stacks_s.items()}
+    stacks_s = {
+        name: {title: s - before.stacks_s[name].get(title, 0.0) for title, s in used_s.items()}
+        for name, used_s in after.stacks_s.items()
+    }
     client_s = after.client_s - before.client_s
-    ours_s = client_s + sum(stacks_s.values())
+    ours_s = client_s + sum(sum(used_s.values()) for used_s in stacks_s.values())
     return CpuUse(
         elapsed_s=after.at_s - before.at_s,
         client_s=client_s,
@@ -54,11 +63,22 @@ def between(before: Snapshot, after: Snapshot) -> CpuUse:
     )
 
 
-def stack_cpu_s(stack: Stack) -> float:
-    """What the living processes of a stack have used."""
-    total_s = 0.0
+def used_by(stack: Stack) -> dict[str, float]:
+    """Seconds by the title of the process."""
+    used_s: dict[str, float] = {}
     for process in stack.processes():
         with suppress(psutil.NoSuchProcess):
-            times = process.cpu_times()
-            total_s += times.user + times.system
-    return total_s
+            name, times = title_of(process), process.cpu_times()
+            used_s[name] = used_s.get(name, 0.0) + times.user + times.system
+    return used_s
+
+
+def title_of(process: psutil.Process) -> str:
+    """What a process calls itself, or what its Python runs."""
+    name, *arguments = process.cmdline() or [process.name()]
+    if "::" in name:  # Ray's workers, with the method that they run after a dot, and vLLM's engine
+        return name.split(".")[0].strip()
+    if "python" not in name:
+        return process.name()
+    program = next((word for word in arguments if not word.startswith("-")), name)
+    return Path(program).name[:MAX_TITLE_CHARS]

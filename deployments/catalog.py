@@ -49,8 +49,8 @@ def with_defaults(args: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def checkpoint_path(checkpoint: str) -> str:
-    """Where a checkpoint is: a folder of this distribution, or what the operator wrote."""
+    """Where a checkpoint is: a folder of this distribution or of the operator, or a hub id."""
     if checkpoint.startswith(PACKAGE_PREFIX):
         root = Path(__file__).resolve().parent.parent
         return str(root / checkpoint.removeprefix(PACKAGE_PREFIX))
-    return checkpoint
+    return str(Path(checkpoint).expanduser()) if checkpoint.startswith("~") else checkpoint

@@ -32,9 +32,12 @@ class BackendConfig(Config):
     num_gpus: float | None = Field(
         default=None,
         ge=0,
-        description="GPUs per replica; left out: one where the cluster has GPUs, else none.",
+        description="GPUs per replica; left out: `gpu_share` where the cluster has any, else none",
     )
-    num_cpus: float = Field(default=1, ge=0, description="logical CPUs per replica")
+    gpu_share: float = Field(
+        default=1, gt=0, le=1, description="the part of a GPU that a small model is content with"
+    )
+    num_cpus: float = Field(default=0.5, ge=0, description="logical CPUs per replica")
     max_ongoing_requests: PositiveInt = Field(
         default=256, description="requests a replica takes at a time, waiting ones included"
     )

@@ -1,7 +1,7 @@
 """An upstream's HTTP answer as the items of an exchange: its bytes, or an error in their place.
 
 Bytes that a client could not read as an answer (compressed, a web page, a part of the whole) are
-refused. What is passed on is not changed, except that an error never quotes our key.
+refused. What is passed on is not changed, except that it never quotes our key.
 """
 
 from collections.abc import AsyncGenerator, Callable
@@ -13,7 +13,7 @@ from deployments.answer_end import AnswerEnd
 from deployments.body import is_object
 from deployments.errors import INVALID_REQUEST, SERVER_ERROR, UpstreamError
 from deployments.exchange import EVENT_STREAM, JSON, Head, Item
-from deployments.whole_events import WholeEvents
+from deployments.whole_events import WholeBody, WholeEvents
 
 if TYPE_CHECKING:
     import aiohttp
@@ -39,22 +39,23 @@ async def relay(
         return
     _check(response)
     end = AnswerEnd(head.content_type)
-    events = WholeEvents() if head.content_type.startswith(EVENT_STREAM) else None
+    # A whole answer goes on in one piece, a stream event by event: no part of it can hide a key.
+    whole = WholeEvents() if head.content_type.startswith(EVENT_STREAM) else WholeBody()
     started = False
     while piece := await response.content.readany():
         end.feed(piece)
-        if whole := events.add(piece) if events else piece:
+        if ready := whole.add(piece):
             if not started:
                 # With its first bytes: until then another backend may still take over.
                 started = True
                 yield head
-            yield whole
+            yield redact(ready)
     if not end.complete:
         raise UpstreamError("The upstream broke off its answer.")
     if not started:
         yield head
-    if events and (rest := events.flush()):
-        yield rest
+    if rest := whole.flush():
+        yield redact(rest)
     if tail := end.tail():
         yield tail
 

@@ -112,7 +112,7 @@ class VLLMBackend:
 def _check_folder(path: str) -> None:
     """A wrong path is said at once, not after vLLM's imports."""
     folder = Path(path)
-    if path.startswith((".", "/", "~")) and not folder.is_dir():
+    if path.startswith((".", "/")) and not folder.is_dir():
         raise StartError(f"There is no checkpoint folder {path}.")
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise StartError(f"The checkpoint folder {path} has no config.json.")
@@ -129,7 +129,7 @@ def server_args(path: str, model_id: str, config: VLLMConfig) -> Namespace:
         "served_model_name": [model_id],
         "dtype": config.dtype,
         "max_model_len": config.max_model_len,
-        "chat_template": config.chat_template,
+        "chat_template": config.chat_template and checkpoint_path(config.chat_template),
         "trust_remote_code": config.trust_remote_code,
         "tensor_parallel_size": config.tensor_parallel_size,
         "pipeline_parallel_size": config.pipeline_parallel_size,

@@ -31,3 +31,19 @@ class WholeEvents:
     def flush(self) -> bytes:
         """What is left at the end of a stream that ended well."""
         return bytes(self._held)
+
+
+class WholeBody:
+    """The same for a body that is not a stream: nothing is whole before the end."""
+
+    def __init__(self) -> None:
+        self._held = bytearray()
+
+    def add(self, piece: bytes) -> bytes:
+        """Keeps a piece; nothing is whole yet."""
+        self._held += piece
+        return b""
+
+    def flush(self) -> bytes:
+        """The body."""
+        return bytes(self._held)

@@ -56,11 +56,13 @@ def model(args: dict[str, Any]) -> Application:
 
 
 def num_gpus(config: BackendConfig) -> float:
-    """The GPUs a replica asks Ray for: what the args say, else one where there are any."""
+    """The GPUs a replica asks Ray for: what the args say, else its share where there are any."""
     if config.num_gpus is not None:
         return config.num_gpus
-    per_replica = getattr(config, "tensor_parallel_size", 1)
-    return float(per_replica) if per_replica > 1 or cluster_has_gpus() else 0.0
+    shards = getattr(config, "tensor_parallel_size", 1)
+    if shards > 1:
+        return float(shards)
+    return config.gpu_share if cluster_has_gpus() else 0.0
 
 
 @serve.ingress()
@@ -91,7 +93,9 @@ class Model:
         self._backend = backends.build(own_application(), backends.configure(args))
         await self._backend.start()
 
-    async def exchange(self, request: Exchange) -> AsyncIterator[Item | RoundhouseError]:
+    async def exchange(self, request: Exchange) -> AsyncIterator[Item | RoundhouseError | None]:
+        """The backend's items; before them None at once, to say that the request is taken."""
+        yield None
         try:
             async for item in self._backend.exchange(request):
                 yield item

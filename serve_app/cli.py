@@ -93,7 +93,10 @@ def _command(
 
 
 def _gpus(text: str) -> float:
-    num_gpus = float(text)
+    try:
+        num_gpus = float(text)
+    except ValueError:
+        num_gpus = -1
     if not 0 <= num_gpus < float("inf"):
         raise argparse.ArgumentTypeError("should be a number of GPUs, such as 8")
     return num_gpus

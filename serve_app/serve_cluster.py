@@ -14,7 +14,7 @@ from ray.serve.exceptions import (
     RayServeException,
     RequestCancelledError,
 )
-from ray.serve.handle import DeploymentHandle
+from ray.serve.handle import DeploymentHandle, DeploymentResponseGenerator
 from ray.serve.schema import (
     ApplicationStatus,
     ApplicationStatusOverview,
@@ -32,6 +32,7 @@ from deployments.exchange import Exchange, Item, ModelCard
 from serve_app.directory import Application, State
 
 CARD_TIMEOUT_S = 5.0
+TAKE_TIMEOUT_S = 5.0
 STARTING_STATES = ("STARTING", "UPDATING", "RECOVERING", "PENDING_MIGRATION")
 BROKEN = (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY)
 COMING = (ApplicationStatus.DEPLOYING, ApplicationStatus.NOT_STARTED)
@@ -79,6 +80,7 @@ class ServeCluster:
     ) -> AsyncGenerator[Item, None]:
         response = self._handle(application).remote(request)
         try:
+            await self._taken(application, response)
             async for item in response:
                 if isinstance(item, RoundhouseError):
                     raise item
@@ -88,6 +90,21 @@ class ServeCluster:
         finally:
             # Ends the call on the replica too; after its end this changes nothing.
             response.cancel()
+
+    async def _taken(
+        self, application: Application, response: DeploymentResponseGenerator[Any]
+    ) -> None:
+        """Returns when a replica has taken the request, which it says with its first item.
+
+        Serve would wait for one that died as long as it takes to replace it. Only for a model that
+        is scaled to zero that is what is wanted. Raises: BackendUnavailable.
+        """
+        try:
+            async with asyncio.timeout(None if application.state == "cold" else TAKE_TIMEOUT_S):
+                await anext(response)
+        except TimeoutError as exc:
+            message = "No replica of the model takes the request now."
+            raise BackendUnavailable(message, retry_after_s=1) from exc
 
     def _handle(self, application: Application) -> DeploymentHandle[Any]:
         """One configured handle per deployment, kept: each one costs a long poll."""
@@ -124,7 +141,7 @@ def application_from_status(name: str, overview: ApplicationStatusOverview) -> A
         state=state,
         since_s=time.time(),
         replicas=replicas,
-        reason=reason_from_message(message) if state == "failed" else None,
+        reason=reason_from_message(message) if state in {"failed", "warming"} else None,
         version=overview.last_deployed_time_s,
     )
 
@@ -133,17 +150,16 @@ def state_from_replicas(status: ApplicationStatus, replicas: Mapping[str, int]) 
     """A replica that runs can answer, whatever else is going on."""
     if replicas.get("RUNNING", 0):
         return "running"
-    if status in BROKEN:
+    starting = any(replicas.get(name) for name in STARTING_STATES)
+    if status == ApplicationStatus.DEPLOY_FAILED or (status in BROKEN and not starting):
         return "failed"
-    if status in COMING or any(replicas.get(s) for s in STARTING_STATES):
-        return "warming"
-    return "cold"
+    return "warming" if status in COMING or starting else "cold"
 
 
-def reason_from_message(message: str) -> str:
+def reason_from_message(message: str) -> str | None:
     """The last line of a traceback says what went wrong; the rest says where in our code."""
     lines = [line.strip() for line in message.strip().splitlines() if line.strip()]
-    return lines[-1][:MAX_REASON_CHARS] if lines else "no reason was given"
+    return lines[-1][:MAX_REASON_CHARS] if lines else None
 
 
 def own_application() -> str:

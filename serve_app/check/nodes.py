@@ -40,7 +40,7 @@ def largest_node(gpus_per_node: float | None) -> Node | None:
 
 def _ask(address: str) -> float | None:
     """In a process of its own: Ray's client ends the process that cannot reach its cluster."""
-    if not _listens(address):
+    if not listens(address):  # a cluster that is gone should not cost its timeout
         return None
     command = [sys.executable, "-m", "serve_app.check.cluster", address]
     try:
@@ -52,8 +52,8 @@ def _ask(address: str) -> float | None:
         return None
 
 
-def _listens(address: str) -> bool:
-    """Whether somebody is at HOST:PORT: a cluster that is gone should not cost its timeout."""
+def listens(address: str) -> bool:
+    """Whether somebody is at HOST:PORT."""
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=1).close()

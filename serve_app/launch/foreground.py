@@ -21,7 +21,7 @@ from serve_app.launch.welcome import tool, welcome
 STDERR = 2
 POLL_S = 0.3
 START_LIMIT_S = 15 * 60
-REMINDER_S = 30
+REMINDER_S = 60
 GRACE_S = 15  # for Serve's own shutdown
 PATIENCE_S = 5  # for each process after that, before it is killed
 
@@ -54,17 +54,15 @@ def supervise(command: Sequence[str], plan: Plan) -> int:
             start_new_session=True,
         )
         try:
-            _watch(child, plan, signals)
+            _watch(child, _Start(plan, mark), signals)
         finally:
             ended_by_itself = child.poll()
             left = _end(child, mark, signals)
     return _conclude(ended_by_itself, left)
 
 
-def _watch(child: "subprocess.Popen[bytes]", plan: Plan, signals: StopSignals) -> None:
+def _watch(child: "subprocess.Popen[bytes]", start: "_Start", signals: StopSignals) -> None:
     """Returns when the child has ended, or the operator wants it to."""
-    _say(f"Starting Ray and {len(plan.applications)} model applications; the log is Ray's.")
-    start = _Start(plan)
     while child.poll() is None and not signals.count:
         start.step()
         time.sleep(POLL_S)
@@ -73,8 +71,10 @@ def _watch(child: "subprocess.Popen[bytes]", plan: Plan, signals: StopSignals) -
 class _Start:
     """The time until every application runs or has failed, told step by step."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, mark: str) -> None:
+        _say(f"Starting Ray and {len(plan.applications)} model applications; the log is Ray's.")
         self._plan = plan
+        self._mark = mark
         self._progress = Progress(plan.applications)
         self._began = self._spoke = time.monotonic()
         self._over = False
@@ -92,7 +92,8 @@ class _Start:
             if late:
                 minutes, missing = START_LIMIT_S // 60, ", ".join(self._progress.missing)
                 self._tell(f"After {minutes} min these still do not run: {missing}.", now)
-            self._tell(welcome(self._plan, self._progress.rows), now)
+            rows, address = self._progress.rows, run.dashboard(self._mark)
+            self._tell(welcome(self._plan, rows, address), now)
         elif now - self._spoke > REMINDER_S:
             self._tell(self._reminder(now - self._began), now)
 

@@ -13,8 +13,13 @@ from serve_app.check.inventory import Role
 
 EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 HAPROXY = "RAY_SERVE_ENABLE_HA_PROXY"
-# HAProxy's own ports: the variable that sets each, and Serve's default.
-HAPROXY_PORTS = {"RAY_SERVE_HAPROXY_METRICS_PORT": 9101, "RAY_SERVE_HAPROXY_STATS_PORT": 8404}
+# Taken besides the router's: the variable that sets each, and Serve's default. The last is that of
+# the proxy behind HAProxy, which two instances would share without a word, and answer each other's.
+SIDE_PORTS = {
+    "RAY_SERVE_HAPROXY_METRICS_PORT": 9101,
+    "RAY_SERVE_HAPROXY_STATS_PORT": 8404,
+    "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": 8500,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +73,7 @@ def _side_ports(value: Mapping[str, Any]) -> dict[str, int]:
     env = _environment(value.get("controller_options") or {})
     if env.get(HAPROXY) != "1":
         return {}
-    return {name: int(env.get(name, default)) for name, default in HAPROXY_PORTS.items()}
+    return {name: int(env.get(name, default)) for name, default in SIDE_PORTS.items()}
 
 
 def _environment(part: Mapping[str, Any]) -> dict[str, str]:

@@ -27,16 +27,6 @@ def in_use(error: OSError) -> bool:
     return error.errno == errno.EADDRINUSE
 
 
-def listens(address: str) -> bool:
-    """Whether somebody is at HOST:PORT."""
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), timeout=1).close()
-    except (OSError, OverflowError, ValueError):
-        return False
-    return True
-
-
 def holder(port: int) -> psutil.Process | None:
     """The process that listens on a port; None if it belongs to somebody else."""
     try:

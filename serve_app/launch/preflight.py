@@ -5,10 +5,12 @@ from collections.abc import Iterator
 
 from ray._private.utils import read_ray_address
 
+from serve_app.check.nodes import listens
 from serve_app.launch import ports, run
 from serve_app.launch.plan import Plan
+from serve_app.launch.welcome import tool
 
-DEPLOY = "RAY_AUTH_MODE=token serve deploy"
+DEPLOY = tool("deploy")
 
 
 def problems(plan: Plan) -> Iterator[str]:
@@ -52,7 +54,7 @@ def _cluster(plan: Plan) -> Iterator[str]:
             f"RAY_ADDRESS names a Ray cluster, {named}: deploy into it with "
             f"`{DEPLOY} {plan.config}`, or unset RAY_ADDRESS to run one here."
         )
-    elif (found := read_ray_address()) and ports.listens(found):
+    elif (found := read_ray_address()) and listens(found):
         yield (
             f"a Ray cluster is already running here, at {found}: stop it with `ray stop`, "
             f"or deploy into it with `{DEPLOY} {plan.config}`."

@@ -14,6 +14,8 @@ import psutil
 
 MARK = "ROUNDHOUSE_RUN"
 POLL_S = 0.1
+DASHBOARD = "ray/dashboard/dashboard.py"
+LOCAL = {"127.0.0.1", "0.0.0.0"}
 
 DEFAULTS = {
     "PYTHONUNBUFFERED": "1",
@@ -40,6 +42,19 @@ def environment(run: str, base: Mapping[str, str]) -> dict[str, str]:
 def members(run: str) -> list[psutil.Process]:
     """The processes of a run that live, oldest first."""
     return [process for process, mark in _marked() if mark == run]
+
+
+def dashboard(run: str) -> str | None:
+    """Where a run's cluster takes deployments; None while it does not say."""
+    for process in members(run):
+        try:
+            if DASHBOARD in " ".join(process.cmdline()):
+                for connection in process.net_connections("tcp"):
+                    if connection.status == psutil.CONN_LISTEN and connection.laddr.ip in LOCAL:
+                        return f"http://127.0.0.1:{connection.laddr.port}"
+        except psutil.Error:  # gone, or not ours to look at
+            continue
+    return None
 
 
 def left_over() -> list[psutil.Process]:

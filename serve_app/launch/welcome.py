@@ -10,11 +10,17 @@ from serve_app.launch.plan import Plan
 from serve_app.launch.progress import Row
 
 FIRST_CHOICE = "demo"
+USUAL_DASHBOARD = "http://127.0.0.1:8265"
 QUESTION = "What is 7 + 5?"
 
 
-def welcome(plan: Plan, rows: Sequence[Row]) -> str:
-    """The URL, the models, a request to paste in two languages, and how it ends."""
+def welcome(plan: Plan, rows: Sequence[Row], dashboard: str | None = None) -> str:
+    """The URL, the models, a request to paste in two languages, and how it ends.
+
+    `dashboard` is where this cluster takes deployments, where that is not Ray's usual address.
+    """
+    address = f"--address {dashboard} " if dashboard not in {None, USUAL_DASHBOARD} else ""
+    deploy = tool(f"deploy {address}{plan.config}")
     parts = [f"Roundhouse serves at {plan.url}/v1", _table(rows)]
     model = example_model(rows)
     if model:
@@ -22,15 +28,16 @@ def welcome(plan: Plan, rows: Sequence[Row]) -> str:
     else:
         parts.append("No model runs: see the log above.")
     parts += [
-        f"After a change of the file, from another shell:\n\n{tool(f'deploy {plan.config}')}",
+        f"After a change of the file, from another shell:\n\n{deploy}",
         "Ctrl-C stops everything.",
     ]
     return "\n" + "\n\n".join(parts) + "\n"
 
 
 def example_model(rows: Sequence[Row]) -> str | None:
-    """The demo if it runs, else the first model that does."""
-    running = [model for row in rows if row.state == "running" for model in row.models]
+    """The demo if it runs, else the first that does; one by API, which may cost, only at last."""
+    by_cost = sorted(rows, key=lambda row: row.backend == "api")
+    running = [model for row in by_cost if row.state == "running" for model in row.models]
     return FIRST_CHOICE if FIRST_CHOICE in running else next(iter(running), None)
 
 

@@ -36,7 +36,7 @@ def test_config() -> dict[str, Any]:
         "api_key_env": "ROUNDHOUSE_TEST_KEY_THAT_IS_NOT_SET",
     }
     settings = applications["router"]["deployments"][0]["user_config"]
-    settings["fallbacks"]["echo"] = ["echo-too"]
+    settings["fallbacks"]["echo"] = ["demo-hf"]
     config["applications"] += [echo_application("echo"), echo_application("echo-too")]
     return config
 

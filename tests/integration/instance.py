@@ -20,6 +20,8 @@ from typing import Any
 import psutil
 import yaml
 
+from serve_app.launch.plan import SIDE_PORTS
+
 ROOT = Path(__file__).resolve().parents[2]
 MARKER = "ROUNDHOUSE_TEST_RUN"
 START_S = 240
@@ -45,7 +47,7 @@ class Instance:
         self.url = f"http://127.0.0.1:{self.port}"
         self._run_id = uuid.uuid4().hex
         self._file = folder / "serve_config.yaml"
-        ports = ("RAY_SERVE_HAPROXY_METRICS_PORT", "RAY_SERVE_HAPROXY_STATS_PORT")
+        ports = (*SIDE_PORTS, "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT")
         self._environment = {
             **os.environ,
             **environment,
@@ -81,12 +83,13 @@ class Instance:
             self._process.wait(60)
         except subprocess.TimeoutExpired:
             self._process.kill()
-        left = self.processes()
+        _, left = psutil.wait_procs(self.processes(), timeout=15)
+        names = [process.name() for process in left]
         for process in left:
             process.kill()
         psutil.wait_procs(left, timeout=10)
         self._log.close()
-        return [process.name() for process in left if process.is_running()]
+        return names
 
     def deploy(self, dashboard_url: str) -> None:
         """`serve deploy` of the configuration as it is now, from another process."""

@@ -123,7 +123,7 @@ async def test_alias(client: openai.AsyncOpenAI) -> None:
 
 
 async def test_concurrency(client: openai.AsyncOpenAI) -> None:
-    """Many requests at once, over all models, streamed and not, each get their own answer."""
+    """Many streams at once, over several models, each get their own answer."""
 
     async def ask(model: str, nonce: str) -> str:
         stream = await client.chat.completions.create(

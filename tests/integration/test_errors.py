@@ -1,6 +1,8 @@
 """What clients get when something is wrong, through the whole stack."""
 
 import json
+import os
+import signal
 from typing import Any
 
 import httpx2
@@ -88,8 +90,8 @@ async def test_bodies(roundhouse: Roundhouse, body: bytes) -> None:
 
 async def test_fallback(roundhouse: Roundhouse) -> None:
     """A backend that fails before its first byte is stood in for, and the answer says by whom."""
-    answer = await post(roundhouse, CHAT, json=asking("echo", "[[fail]] x"))
-    assert answer.status_code == 503  # its fallback, an echo too, is asked the same
+    answer = await post(roundhouse, CHAT, json=asking("echo", "[[fail]] x", max_tokens=4))
+    assert (answer.status_code, answer.headers["x-served-by"]) == (200, "demo-hf")
     answer = await post(roundhouse, CHAT, json=asking("echo", "hello"))
     assert answer.headers["x-served-by"] == "echo"
 
@@ -109,6 +111,18 @@ async def test_dead_replica(roundhouse: Roundhouse) -> None:
     assert "error" in json.loads(events[-1])
     assert "[DONE]" not in answer.text
     roundhouse.instance.wait(lambda: roundhouse.instance.state("echo-too") == "running")
+
+
+async def test_killed_replica(roundhouse: Roundhouse) -> None:
+    """After a replica was killed requests do not wait for its replacement: a fallback answers."""
+    os.kill(roundhouse.instance.replicas()["echo:echo"], signal.SIGKILL)
+    served = set()
+    for _ in range(5):
+        answer = await post(roundhouse, CHAT, json=asking("echo", "hello", max_tokens=4))
+        assert answer.status_code == 200
+        served.add(answer.headers["x-served-by"])
+    assert served <= {"echo", "demo-hf"}
+    roundhouse.instance.wait(lambda: roundhouse.instance.state("echo") == "running")
 
 
 async def test_unforeseen(roundhouse: Roundhouse) -> None:

@@ -139,6 +139,19 @@ async def test_an_error_never_quotes_the_key(backend: ApiBackend, upstream: Upst
     assert body_of(await taken(backend)) == b'{"error":{"message":"Incorrect API key: [redacted]"}}'
 
 
+@pytest.mark.parametrize("content_type", ["application/json", EVENT_STREAM])
+async def test_no_answer_quotes_the_key(
+    backend: ApiBackend, upstream: Upstream, content_type: str
+) -> None:
+    """Nor does one that calls itself good, wherever the network cuts it."""
+    text = f'{{"choices":[],"echo":"{KEY}","finish_reason":"stop"}}'.encode()
+    quoted = b"data: " + text + b"\n\ndata: [DONE]\n\n" if content_type == EVENT_STREAM else text
+    half = quoted.index(KEY.encode()) + 5
+    upstream.scripts["up"] = Script((quoted[:half], quoted[half:]), content_type=content_type)
+    body = body_of(await taken(backend))
+    assert body == quoted.replace(KEY.encode(), b"[redacted]")
+
+
 @pytest.mark.parametrize(
     "script",
     [

@@ -13,6 +13,7 @@ import pytest
 from serve_app.launch import plan as plans
 from serve_app.launch.preflight import problems
 from serve_app.launch.run import MARK
+from serve_app.launch.welcome import tool
 from tests.unit.serve_app.launch_children import named, plan_at, read_until, running
 
 
@@ -86,7 +87,7 @@ def test_a_cluster_that_serves(listener: socket.socket, tmp_path: Path) -> None:
         (problem,) = problems(plan_at(port))
     assert "a Ray cluster that is already running here" in problem
     assert f"`kill -INT {os.getpid()}`" in problem
-    assert "`RAY_AUTH_MODE=token serve deploy serve_config.yaml`" in problem
+    assert f"`{tool('deploy serve_config.yaml')}`" in problem
 
 
 def test_a_cluster_that_would_be_joined(listener: socket.socket, tmp_path: Path) -> None:
@@ -139,6 +140,7 @@ def test_a_plan_from_the_shipped_file() -> None:
     assert set(plan.side_ports) == {
         "RAY_SERVE_HAPROXY_METRICS_PORT",
         "RAY_SERVE_HAPROXY_STATS_PORT",
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT",
     }
 
 

@@ -33,7 +33,17 @@ def test_the_demo_is_offered_first() -> None:
     assert example_model([row("a"), row("demo")]) == "demo"
     assert example_model([row("demo", "failed"), row("b")]) == "b"
     assert example_model([row("demo", "warming")]) is None
+    costly = row("gpt").model_copy(update={"backend": "api"})
+    assert example_model([costly, row("b")]) == "b"
     assert "No model runs" in welcome(plan_at(8000), [row("demo", "failed", "why")])
+
+
+def test_the_deploy_command_finds_its_cluster() -> None:
+    """Where another cluster has Ray's usual address, the command names this one's."""
+    usual, other = "http://127.0.0.1:8265", "http://127.0.0.1:8266"
+    for address, option in ((None, ""), (usual, ""), (other, f"--address {other} ")):
+        command = tool(f"deploy {option}{plan_at(8000).config}")
+        assert command in welcome(plan_at(8000), [row("demo")], address)
 
 
 def test_curl_is_one_command() -> None:

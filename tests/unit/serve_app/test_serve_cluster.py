@@ -47,6 +47,7 @@ def overview(
         ("DEPLOY_FAILED", {}, "failed"),
         ("DEPLOY_FAILED", None, "failed"),
         ("UNHEALTHY", {}, "failed"),
+        ("UNHEALTHY", {"STARTING": 1}, "warming"),
     ],
 )
 def test_states(status: str, replicas: dict[str, int] | None, state: str) -> None:
@@ -55,7 +56,15 @@ def test_states(status: str, replicas: dict[str, int] | None, state: str) -> Non
     assert application is not None
     assert application.state == state
     assert application.backend == ("unknown" if replicas is None else "vllm")
-    assert (application.reason is None) == (state != "failed")
+    assert application.reason is None
+
+
+def test_why_it_does_not_run() -> None:
+    """What Serve says of a model that failed, or that waits for resources, the operator sees."""
+    for status in ("DEPLOY_FAILED", "DEPLOYING"):
+        application = application_from_status("demo", overview(status, {}, "no CPU is free"))
+        assert application is not None
+        assert application.reason == "no CPU is free"
 
 
 def test_what_goes_is_gone() -> None:
@@ -68,7 +77,7 @@ def test_reason_is_the_last_line() -> None:
     traceback = "Traceback (most recent call last):\n  File x\nStartError: no such folder\n\n"
     assert reason_from_message(traceback) == "StartError: no such folder"
     assert len(reason_from_message("x" * 9000)) == 500
-    assert reason_from_message(" \n") == "no reason was given"
+    assert reason_from_message(" \n") is None
 
 
 @pytest.mark.parametrize(
