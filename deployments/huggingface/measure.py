@@ -1,0 +1,44 @@
+"""How much a loaded model can do at a time: measured on the model itself, at the end of loading."""
+
+import logging
+from typing import Any
+
+import torch
+
+from deployments.config import HuggingFaceConfig
+from deployments.huggingface import cache as caches
+from deployments.huggingface.capacity import UNLIMITED, Capacity
+from deployments.huggingface.decoder import Decoder
+from deployments.huggingface.memory import num_free_tokens
+from deployments.huggingface.plan import TextModel
+from deployments.huggingface.self_check import can_batch
+
+logger = logging.getLogger(__name__)
+
+
+def measure(model: Any, text_model: TextModel, config: HuggingFaceConfig) -> Capacity:
+    """What the engine may take on with this model. Raises: what the model raises."""
+    decoder = Decoder(model)
+    batched = can_batch(decoder, model, text_model)
+    max_batch_tokens = config.max_batch_tokens or _num_free_tokens(decoder)
+    if not batched:
+        logger.warning(
+            "%s does not give the same logits in a batch as alone, so its requests are served one "
+            "at a time, each prompt in one piece",
+            type(model).__name__,
+        )
+        return Capacity(max_batch_tokens, 1, config.max_queued_requests, UNLIMITED)
+    logger.info("Up to %d tokens are kept in memory at a time", max_batch_tokens)
+    return Capacity(
+        max_batch_tokens,
+        max_queued_requests=config.max_queued_requests,
+        prefill_chunk_tokens=config.prefill_chunk_tokens,
+    )
+
+
+@torch.inference_mode()
+def _num_free_tokens(decoder: Decoder) -> int:
+    one = torch.ones((1, 1), dtype=torch.long, device=decoder.device)
+    _, cache = decoder.forward(torch.zeros_like(one), one, None)
+    bytes_per_token = caches.bytes_per_token(cache)
+    return num_free_tokens(decoder.device, bytes_per_token) if bytes_per_token else UNLIMITED
