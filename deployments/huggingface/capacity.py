@@ -31,7 +31,8 @@ class Capacity:
     def fits(self, running: list[Sequence]) -> bool:
         """Whether these can run together to their ends."""
         return (
-            len(running) <= self.max_sequences and num_batch_tokens(running) <= self.max_batch_tokens
+            len(running) <= self.max_sequences
+            and num_batch_tokens(running) <= self.max_batch_tokens
         )
 
 

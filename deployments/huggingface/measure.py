@@ -36,9 +36,9 @@ def measure(model: Any, text_model: TextModel, config: HuggingFaceConfig) -> Cap
     )
 
 
-@torch.inference_mode()
 def _num_free_tokens(decoder: Decoder) -> int:
     one = torch.ones((1, 1), dtype=torch.long, device=decoder.device)
-    _, cache = decoder.forward(torch.zeros_like(one), one, None)
+    with torch.inference_mode():
+        _, cache = decoder.forward(torch.zeros_like(one), one, None)
     bytes_per_token = caches.bytes_per_token(cache)
     return num_free_tokens(decoder.device, bytes_per_token) if bytes_per_token else UNLIMITED

@@ -8,6 +8,7 @@ from .architectures import KINDS, save
 from .asking import COMPLETIONS, ask, started
 from .models import EOS
 
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # used by gpt_bigcode
 async def test_greedy_equals_generate(kind: str, tmp_path: Path) -> None:
