@@ -9,15 +9,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from deployments.huggingface.capacity import Capacity
-from deployments.huggingface.decoder import Decoder
-from deployments.huggingface.plan import Limits, TextModel
-from deployments.huggingface.self_check import can_batch
 
 from .architectures import KINDS, random_model
-from .models import EOS, VOCAB_SIZE
-from .scheduling import VOCABULARY, Asked, Event, generated, run
+from .models import EOS
+from .scheduling import Asked, Event, generated, run
 
-LIMITS = Limits(128, VOCAB_SIZE, frozenset({EOS}), {})
 PROMPT_LENGTHS = (1, 2, 3, 5, 8, 9, 13, 21, 34, 55)
 MAX_TOKENS = 24
 
@@ -73,10 +69,3 @@ def test_company_changes_no_token(kind: str, asked: list[Event], capacity: Capac
         assert not sequence.sink.errors
         if not sequence.cancelled:
             assert sequence.sink.deltas[-1].finish_reason
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_self_check_lets_them_batch(kind: str) -> None:
-    """None of these architectures is served one at a time."""
-    model = model_of(kind)
-    assert can_batch(Decoder(model), model, TextModel(VOCABULARY, LIMITS))
