@@ -3,8 +3,9 @@
 import psutil
 import torch
 
-# The rest is for activations, for logits, and for the layer that is being copied when rows join.
-SHARE_OF_GPU = 0.8
+# The rest is for activations, for logits, for spare columns, and for the layer that is being copied
+# when rows join.
+SHARE_OF_GPU = 0.7
 # Other replicas, and the system's file cache, live in the same memory.
 SHARE_OF_RAM = 0.4
 

@@ -64,6 +64,7 @@ class Prefill:
         """The sequences as a batch, once the prefill is done; the prefill is then used up."""
         if len(self._rows) != len(self._ids):
             caches.select(self._cache, self._rows, self._ids.shape[1])
+        caches.make_room(self._cache)
         return Batch(self.sequences, self._mask[self._rows], self._cache)
 
 

@@ -154,7 +154,7 @@ def test_a_failure_beyond_the_model_is_one_requests_own(
     run(model, Capacity(), [Event(0, s) for s in (unreadable, biased, fine)])
     assert len(unreadable.sink.errors) == len(biased.sink.errors) == 1
     assert (len(unreadable.answer), biased.answer, fine.answer) == (3, [], right)
-    assert not (unreadable.alone or biased.alone or fine.alone)
+    assert not any(sequence.alone for sequence in (unreadable, biased, fine))
     assert "no such token" in caplog.text
 
 
