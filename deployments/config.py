@@ -88,6 +88,7 @@ class HuggingFaceConfig(CheckpointConfig):
     """Any decoder that transformers can generate with."""
 
     backend: Literal["huggingface"] = "huggingface"
+    max_ongoing_requests: PositiveInt = 512  # a full batch, and a full queue
     max_batch_tokens: PositiveInt | None = Field(
         default=None,
         description="tokens of prompts and answers kept at a time, padding included; left out: "

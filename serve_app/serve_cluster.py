@@ -101,9 +101,7 @@ def error_from_serve(exc: BaseException) -> BackendError:
     return BackendUnavailable("The model cannot be reached.", retry_after_s=1)
 
 
-def application_from_status(
-    name: str, overview: ApplicationStatusOverview
-) -> Application | None:
+def application_from_status(name: str, overview: ApplicationStatusOverview) -> Application | None:
     """One application of Serve's status; None for one that is being taken down.
 
     One that is still being built has no deployment yet, but counts: it should run.
