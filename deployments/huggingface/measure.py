@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from deployments.config import HuggingFaceConfig
+from deployments.errors import StartError
 from deployments.huggingface import cache as caches
 from deployments.huggingface.capacity import UNLIMITED, Capacity
 from deployments.huggingface.decoder import Decoder
@@ -17,10 +18,11 @@ logger = logging.getLogger(__name__)
 
 
 def measure(model: Any, text_model: TextModel, config: HuggingFaceConfig) -> Capacity:
-    """What the engine may take on with this model. Raises: what the model raises."""
+    """What the engine may take on with this model. Raises: StartError, what the model raises."""
     decoder = Decoder(model)
     batched = can_batch(decoder, model, text_model)
     max_batch_tokens = config.max_batch_tokens or _num_free_tokens(decoder)
+    _check_room(max_batch_tokens, text_model.limits.max_model_len)
     if not batched:
         logger.warning(
             "%s does not give the same logits in a batch as alone, so its requests are served one "
@@ -34,6 +36,22 @@ def measure(model: Any, text_model: TextModel, config: HuggingFaceConfig) -> Cap
         max_queued_requests=config.max_queued_requests,
         prefill_chunk_tokens=config.prefill_chunk_tokens,
     )
+
+
+def _check_room(max_batch_tokens: int, max_model_len: int) -> None:
+    """Raises: StartError for a model that fits only just, without what it is to remember."""
+    if max_batch_tokens < 1:
+        raise StartError(
+            "The model's weights leave no memory for keys and values. Use a larger device, or a "
+            "smaller dtype."
+        )
+    if max_batch_tokens < max_model_len:
+        logger.warning(
+            "There is memory for %d tokens, fewer than the %d of the model's context: longer "
+            "requests will be refused",
+            max_batch_tokens,
+            max_model_len,
+        )
 
 
 def _num_free_tokens(decoder: Decoder) -> int:

@@ -45,22 +45,35 @@ class Scheduler:
         return num_batch_tokens(self.running)
 
     def step(self) -> None:
-        """One chunk of prefill, if any is due, then one token for every sequence in the batch."""
+        """One chunk of prefill, if any is due, then one token for every sequence in the batch.
+
+        Raises: torch.AcceleratorError, after which the device is lost.
+        """
+        if not self._attempt(self._step):
+            self._forget()
+
+    def fail(self, error: RoundhouseError) -> None:
+        """Ends all that runs."""
+        running, self.running = self.running, []
+        self._forget()
+        for sequence in running:
+            sequence.fail(error)
+
+    def _step(self) -> None:
         self._let_go()
         if self._prefill is None:
             self._admit()
         if self._prefill is not None:
             self._put_in_chunk(self._prefill)
         if self._batch.sequences:
-            self._put_in_tokens()
+            sequences = self._batch.sequences
+            self._choose(sequences, self._batch.step(self._decoder))
+            self._let_go()
 
-    def fail(self, error: RoundhouseError) -> None:
-        """Ends all that runs."""
-        running, self.running = self.running, []
+    def _forget(self) -> None:
+        """Drops what the model knows of the sequences; they know enough to begin again."""
         self._prefill = None
         self._batch = Batch.empty(self._decoder.device)
-        for sequence in running:
-            sequence.fail(error)
 
     def _let_go(self) -> None:
         """Frees what ended or cancelled sequences hold."""
@@ -87,23 +100,13 @@ class Scheduler:
         )
 
     def _put_in_chunk(self, prefill: Prefill) -> None:
-        done = self._attempt(prefill.sequences, lambda: prefill.step(self._decoder))
-        if done and prefill.logits is None:
-            return
-        if done and prefill.logits is not None:
+        if not self._attempt(lambda: prefill.step(self._decoder), prefill.sequences):
+            self._prefill = None
+        elif prefill.logits is not None:
             self._choose(prefill.sequences, prefill.logits)
             self._batch.join(prefill.batch())
-        self._prefill = None
-        self._let_go()
-
-    def _put_in_tokens(self) -> None:
-        sequences = self._batch.sequences
-        logits: list[Tensor] = []
-        if self._attempt(sequences, lambda: logits.append(self._batch.step(self._decoder))):
-            self._choose(sequences, logits[0])
+            self._prefill = None
             self._let_go()
-        else:
-            self._batch = Batch.empty(self._decoder.device)
 
     def _choose(self, sequences: list[Sequence], raw: Tensor) -> None:
         """Gives each sequence its next token, by its row of logits `(batch, vocab)`."""
@@ -111,25 +114,26 @@ class Scheduler:
         logits = raw.clone() if any(s.adjusts for s in sequences) else raw
         for sequence, row in zip(sequences, logits, strict=True):
             if sequence.adjusts:
-                self._attempt([sequence], partial(sequence.adjust, row))
+                self._attempt(partial(sequence.adjust, row), [sequence])
         for sequence, sampled in zip(
             sequences, sample([s.sampler for s in sequences], logits, raw), strict=True
         ):
             if not sequence.ended:
-                self._attempt([sequence], partial(sequence.take, sampled))
+                self._attempt(partial(sequence.take, sampled), [sequence])
 
-    def _attempt(self, sequences: list[Sequence], action: Callable[[], None]) -> bool:
-        """Whether `action` succeeded. If not, its sequence has failed; several share the blame, so
-        that each runs once more, alone, from where it was."""
+    def _attempt(self, action: Callable[[], None], sequences: list[Sequence] | None = None) -> bool:
+        """Whether `action` succeeded. If not, its sequence has failed, or, if it was for several,
+        each is to run once more, alone, from where it was. None is for all that run."""
         try:
             action()
+        except torch.AcceleratorError:
+            raise  # the device is lost to this process: end, so that health checks see it
         # The engine's edge: whatever a model, a tokenizer or a device raises is one request's
         # misfortune, not the others'.
-        except Exception as exc:
+        except Exception:
             logger.exception("A generation failed")
-            if isinstance(exc, torch.AcceleratorError):
-                raise  # the device is lost to this process: end, so that health checks see it
-            self._blame([s for s in sequences if not s.ended])
+            involved = self.running if sequences is None else sequences
+            self._blame([s for s in involved if not s.ended])
             return False
         return True
 
