@@ -87,10 +87,10 @@ def can_batch(decoder: Decoder, model: object, text_model: TextModel) -> bool:
 
 def _can_batch(decoder: Decoder, model: object, text_model: TextModel) -> bool:
     alone = [_alone(decoder, _sequence(text_model, length)) for length in PROMPT_LENGTHS]
-    if not all(trial.is_editable(getattr(model, "config", None)) for trial in alone):
-        return False
     expected = [said for trial in alone for said in trial.said.values()]
     try:
+        if not all(trial.is_editable(getattr(model, "config", None)) for trial in alone):
+            return False
         got = _together(decoder, [_sequence(text_model, length) for length in PROMPT_LENGTHS])
     except CANNOT:
         return False
