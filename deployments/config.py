@@ -108,7 +108,19 @@ class HuggingFaceConfig(CheckpointConfig):
     """Any decoder that transformers can generate with."""
 
     backend: Literal["huggingface"] = "huggingface"
-    max_ongoing_requests: PositiveInt = 64
+    max_ongoing_requests: PositiveInt = 512  # a full batch, and a full queue
+    max_batch_tokens: PositiveInt | None = Field(
+        default=None,
+        description="tokens of prompts and answers kept at a time, padding included; left out: "
+        "what a share of the memory left beside the weights has room for",
+    )
+    max_queued_requests: PositiveInt = Field(
+        default=256, description="requests that wait for room in the batch; beyond: 429"
+    )
+    prefill_chunk_tokens: PositiveInt = Field(
+        default=512,
+        description="tokens of new prompts that are read between two steps of running answers",
+    )
 
 
 class VLLMConfig(CheckpointConfig):

@@ -119,6 +119,6 @@ def _run(config: HuggingFaceConfig) -> Running:
     loaded = load(config)
     from deployments.huggingface.engine import Engine
 
-    engine = Engine(loaded.model)
+    engine = Engine(loaded.model, loaded.capacity)
     engine.start()
     return Running(loaded.text_model, engine)

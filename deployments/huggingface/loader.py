@@ -8,7 +8,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deployments import catalog
 from deployments.config import HuggingFaceConfig
@@ -17,6 +17,9 @@ from deployments.huggingface import chat
 from deployments.huggingface.checkpoint import check_folder, encoder_decoder, is_hub_id
 from deployments.huggingface.plan import Limits, TextModel
 from deployments.huggingface.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from deployments.huggingface.capacity import Capacity
 
 logger = logging.getLogger(__name__)
 
@@ -29,10 +32,12 @@ MAX_REASON_CHARS = 500
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A model in memory: transformers' object for the engine, and what requests must know."""
+    """A model in memory: transformers' object for the engine and how much of it there is, and what
+    requests must know."""
 
     model: Any
     text_model: TextModel
+    capacity: "Capacity"
 
 
 def load(config: HuggingFaceConfig) -> Loaded:
@@ -95,6 +100,8 @@ def _folder(config: HuggingFaceConfig) -> Path:
 def _load(folder: Path, template: str | None, config: HuggingFaceConfig) -> Loaded:
     from transformers import AutoTokenizer
 
+    from deployments.huggingface.measure import measure
+
     trusted = {"trust_remote_code": config.trust_remote_code, "local_files_only": True}
     tokenizer = AutoTokenizer.from_pretrained(folder, **trusted)
     if template is not None:
@@ -108,7 +115,8 @@ def _load(folder: Path, template: str | None, config: HuggingFaceConfig) -> Load
         eos_ids=_eos_ids(model.generation_config.eos_token_id, tokenizer.eos_token_id),
         defaults=_defaults(model.generation_config.to_diff_dict()),
     )
-    return Loaded(model, TextModel(Vocabulary(tokenizer), limits))
+    text_model = TextModel(Vocabulary(tokenizer), limits)
+    return Loaded(model, text_model, measure(model, text_model, config))
 
 
 def _model(folder: Path, dtype: str, trusted: Mapping[str, bool]) -> Any:

@@ -1,13 +1,20 @@
-"""The next token from one row of logits. The order of the steps is vLLM's."""
+"""The next token of each row of logits. The order of the steps is vLLM's.
 
+What differs from row to row in kind (penalties, biases, seeds) is done row by row, and only where
+it is asked for; the rest is one operation for all rows that need it.
+"""
+
+from collections.abc import Sequence as Rows
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from deployments.huggingface.generation import Sampling
+from deployments.huggingface.truncation import truncate
 
 LOWEST_LOGPROB = -9999.0  # JSON has no infinity; vLLM and OpenAI send this
+LOWEST_TEMPERATURE = 1e-5  # below it logits overflow, and the likeliest token is certain anyway
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,63 +27,65 @@ class Sampled:
 
 
 class Sampler:
-    """Chooses the tokens of one answer: the same seed, prompt and model give the same tokens."""
+    """What one answer has of its own: its penalties, and its random numbers.
+
+    The same seed, prompt and model give the same tokens, whatever answers are sampled beside it.
+    """
 
     def __init__(self, sampling: Sampling, prompt_ids: tuple[int, ...]) -> None:
-        self._sampling = sampling
+        self.sampling = sampling
         self._prompt_ids = prompt_ids
         self._generator: torch.Generator | None = None
         self._counts: Tensor | None = None  # of each token in the answer
         self._seen: Tensor | None = None  # whether a token is in prompt or answer
 
-    def sample(self, raw: Tensor, banned: frozenset[int]) -> Sampled:
-        """The next token, given the model's logits `(vocab,)`, which are left as they are."""
-        logits = self._adjusted(raw.float(), banned)
-        token = int(self._choose(logits))
-        self._remember(token)
-        if self._sampling.num_logprobs is None:
-            return Sampled(token)
-        return _with_logprobs(token, raw.float(), self._sampling.num_logprobs)
+    @property
+    def is_greedy(self) -> bool:
+        """Whether the likeliest token is wanted."""
+        return self.sampling.temperature < LOWEST_TEMPERATURE
 
-    def _adjusted(self, logits: Tensor, banned: frozenset[int]) -> Tensor:
-        bias = self._sampling.logit_bias
-        if bias or banned:
-            logits = logits.clone()
+    @property
+    def adjusts(self) -> bool:
+        """Whether `adjust` would change anything."""
+        s = self.sampling
+        penalties = (s.frequency_penalty, s.presence_penalty, s.repetition_penalty - 1.0)
+        return bool(s.logit_bias) or any(penalties)
+
+    def adjust(self, logits: Tensor, banned: frozenset[int]) -> None:
+        """Applies biases, bans and penalties to a row `(vocab,)`, in place."""
+        bias = self.sampling.logit_bias
         if bias:
             ids = torch.tensor(list(bias), device=logits.device)
             logits[ids] += torch.tensor(list(bias.values()), device=logits.device)
         if banned:
             logits[torch.tensor(list(banned), device=logits.device)] = -torch.inf
-        return self._penalized(logits)
+        self._penalize(logits)
 
-    def _penalized(self, logits: Tensor) -> Tensor:
-        s = self._sampling
-        if s.repetition_penalty != 1.0:
-            penalized = torch.where(
-                logits > 0, logits / s.repetition_penalty, logits * s.repetition_penalty
-            )
-            logits = torch.where(self._seen_on(logits), penalized, logits)
-        if s.frequency_penalty or s.presence_penalty:
-            counts = self._counts_on(logits)
-            logits = logits - s.frequency_penalty * counts - s.presence_penalty * (counts > 0)
-        return logits
-
-    def _choose(self, logits: Tensor) -> Tensor:
-        if self._sampling.temperature == 0:
-            return logits.argmax()
-        logits = logits / self._sampling.temperature
-        probs = _truncated(logits, self._sampling).softmax(-1)
-        if self._generator is None:
-            self._generator = _generator(logits.device, self._sampling.seed)
-        # The first of competing exponential clocks to ring: one pass, and no wait for the GPU.
-        clocks = torch.empty_like(probs).exponential_(generator=self._generator)
-        return (probs / clocks).argmax()
-
-    def _remember(self, token: int) -> None:
+    def remember(self, token: int) -> None:
+        """Counts a token of the answer."""
         if self._counts is not None:
             self._counts[token] += 1
         if self._seen is not None:
             self._seen[token] = True
+
+    def fill_clocks(self, clocks: Tensor) -> None:
+        """Overwrites random numbers `(vocab,)` by the seed's own, if there is a seed."""
+        if self.sampling.seed is None:
+            return
+        if self._generator is None:
+            self._generator = torch.Generator(clocks.device).manual_seed(self.sampling.seed)
+        clocks.exponential_(generator=self._generator)
+
+    def _penalize(self, logits: Tensor) -> None:
+        s = self.sampling
+        if s.repetition_penalty != 1.0:
+            penalized = torch.where(
+                logits > 0, logits / s.repetition_penalty, logits * s.repetition_penalty
+            )
+            logits.copy_(torch.where(self._seen_on(logits), penalized, logits))
+        if s.frequency_penalty or s.presence_penalty:
+            counts = self._counts_on(logits)
+            logits -= s.frequency_penalty * counts + s.presence_penalty * (counts > 0)
 
     def _counts_on(self, logits: Tensor) -> Tensor:
         if self._counts is None:
@@ -90,40 +99,46 @@ class Sampler:
         return self._seen
 
 
-def _generator(device: torch.device, seed: int | None) -> torch.Generator:
-    generator = torch.Generator(device)
-    if seed is None:
-        generator.seed()
-    else:
-        generator.manual_seed(seed)
-    return generator
+def sample(samplers: Rows[Sampler], logits: Tensor, raw: Tensor) -> list[Sampled]:
+    """The next token of each row of `logits` `(batch, vocab)`, which are adjusted already.
+
+    `raw` are the model's own, for the log probabilities. Waits for the device once.
+    """
+    chosen = logits.argmax(-1)
+    drawn = [row for row, sampler in enumerate(samplers) if not sampler.is_greedy]
+    if drawn:
+        chosen[drawn] = _draw([samplers[row] for row in drawn], logits[drawn])
+    sampled = [Sampled(token) for token in chosen.tolist()]
+    asked = [r for r, sampler in enumerate(samplers) if sampler.sampling.num_logprobs is not None]
+    if asked:
+        counts = [samplers[row].sampling.num_logprobs or 0 for row in asked]
+        for row, with_logprobs in zip(
+            asked, _with_logprobs(chosen[asked], raw[asked], counts), strict=True
+        ):
+            sampled[row] = with_logprobs
+    for sampler, choice in zip(samplers, sampled, strict=True):
+        sampler.remember(choice.token)
+    return sampled
 
 
-def _truncated(logits: Tensor, sampling: Sampling) -> Tensor:
-    """The logits with those of unlikely tokens set to minus infinity."""
-    if sampling.min_p > 0:
-        floor = logits.max() + torch.log(torch.tensor(sampling.min_p, device=logits.device))
-        logits = logits.masked_fill(logits < floor, -torch.inf)
-    if 0 < sampling.top_k < logits.shape[-1]:
-        smallest = logits.topk(sampling.top_k).values[-1]
-        logits = logits.masked_fill(logits < smallest, -torch.inf)
-    if sampling.top_p < 1:
-        logits = _nucleus(logits, sampling.top_p)
-    return logits
+def _draw(samplers: Rows[Sampler], logits: Tensor) -> Tensor:
+    samplings = [sampler.sampling for sampler in samplers]
+    temperatures = torch.tensor([[s.temperature] for s in samplings], device=logits.device)
+    probs = truncate(logits / temperatures, samplings).softmax(-1)
+    # The first of competing exponential clocks to ring: one pass, and no wait for the GPU.
+    clocks = torch.empty_like(probs)
+    if any(s.seed is None for s in samplings):
+        clocks.exponential_()
+    for row, sampler in enumerate(samplers):
+        sampler.fill_clocks(clocks[row])
+    return (probs / clocks).argmax(-1)
 
 
-def _nucleus(logits: Tensor, top_p: float) -> Tensor:
-    """Keeps the fewest likeliest tokens that together have `top_p`; at least one."""
-    ordered, ids = logits.sort(descending=True)
-    before = ordered.softmax(-1).cumsum(-1).roll(1)
-    before[0] = -1  # the likeliest token always stays, top_p 0 included
-    return logits.masked_fill(
-        torch.empty_like(before, dtype=torch.bool).scatter(-1, ids, before >= top_p), -torch.inf
-    )
-
-
-def _with_logprobs(token: int, logits: Tensor, num_top: int) -> Sampled:
-    logprobs = logits.log_softmax(-1).clamp(min=LOWEST_LOGPROB)
-    values, ids = logprobs.topk(min(num_top, logprobs.shape[-1]))
-    top = tuple(zip(ids.tolist(), values.tolist(), strict=True))
-    return Sampled(token, float(logprobs[token]), top)
+def _with_logprobs(chosen: Tensor, raw: Tensor, counts: list[int]) -> list[Sampled]:
+    """Tokens `(rows,)` with their log probabilities and with the likeliest `counts` in each row."""
+    logprobs = raw.log_softmax(-1).clamp(min=LOWEST_LOGPROB)
+    values, ids = logprobs.topk(min(max(counts), logprobs.shape[-1]))
+    own = logprobs.gather(-1, chosen[:, None])[:, 0].tolist()
+    tops = zip(ids.tolist(), values.tolist(), counts, strict=True)
+    alternatives = [tuple(zip(i[:count], v[:count], strict=True)) for i, v, count in tops]
+    return [Sampled(*found) for found in zip(chosen.tolist(), own, alternatives, strict=True)]

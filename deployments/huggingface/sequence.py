@@ -1,7 +1,7 @@
 """One answer being generated: logits go in, text goes to the sink.
 
-It knows nothing of batches or of the model; whatever engine runs it calls `advance` once for each
-token, on one thread.
+It knows nothing of batches or of the model; for each token the engine calls `adjust`, where
+`adjusts` says so, and then `take`, on one thread.
 """
 
 from torch import Tensor
@@ -17,38 +17,70 @@ NO_TOKENS: frozenset[int] = frozenset()
 
 
 class Sequence:
-    """A choice on its way. `cancelled` is set by the engine when nobody wants it any more."""
+    """A choice on its way.
+
+    `cancelled` is set by the engine when nobody wants it any more, `alone` when it is to run
+    without company.
+    """
 
     def __init__(self, choice: Choice, vocabulary: Vocabulary, sink: Sink) -> None:
-        self.prompt_ids = choice.prompt_ids
         self.cancelled = False
         self.finished = False
+        self.alone = False
+        self.sampler = Sampler(choice.sampling, choice.prompt_ids)
         self._choice = choice
         self._vocabulary = vocabulary
         self._sink = sink
-        self._sampler = Sampler(choice.sampling, choice.prompt_ids)
         self._detokenizer = Detokenizer(vocabulary, choice.prompt_ids)
         self._stops = StopStrings(choice.stopping.strings)
-        self._num_tokens = 0
+        self._tokens: list[int] = []
         self._num_tokens_sent = 0
         self._num_chars = 0  # of all text so far, held back or not
         self._num_chars_out = 0  # of the text that no stop string can take back
         self._pieces: list[str] = []
         self._logprobs: list[TokenLogprob] = []
 
-    def advance(self, logits: Tensor) -> int:
-        """Chooses the next token from logits `(vocab,)` and takes it; sets `finished` at the
-        end."""
-        early = self._num_tokens < self._choice.stopping.min_tokens
-        sampled = self._sampler.sample(
-            logits, self._choice.stopping.token_ids if early else NO_TOKENS
-        )
-        self._num_tokens += 1
+    @property
+    def ended(self) -> bool:
+        """Whether it needs no further token."""
+        return self.finished or self.cancelled
+
+    @property
+    def context(self) -> tuple[int, ...]:
+        """The prompt and the answer so far."""
+        return (*self._choice.prompt_ids, *self._tokens)
+
+    @property
+    def num_context_tokens(self) -> int:
+        """The length of the context."""
+        return len(self._choice.prompt_ids) + len(self._tokens)
+
+    @property
+    def max_context_tokens(self) -> int:
+        """The length that the context may come to."""
+        return len(self._choice.prompt_ids) + self._choice.stopping.max_tokens
+
+    @property
+    def last_token(self) -> int:
+        """The newest token of the answer, which has one."""
+        return self._tokens[-1]
+
+    @property
+    def adjusts(self) -> bool:
+        """Whether the next logits need `adjust`."""
+        return self.sampler.adjusts or bool(self._banned())
+
+    def adjust(self, logits: Tensor) -> None:
+        """Applies what the client wants of logits `(vocab,)`, in place."""
+        self.sampler.adjust(logits, self._banned())
+
+    def take(self, sampled: Sampled) -> None:
+        """Takes the next token; sets `finished` at the end."""
+        self._tokens.append(sampled.token)
         if sampled.token in self._choice.stopping.token_ids:
             self._finish("stop")
         else:
             self._take(sampled)
-        return sampled.token
 
     def fail(self, error: RoundhouseError) -> None:
         """Ends the choice with an error, unless it has ended."""
@@ -56,17 +88,21 @@ class Sequence:
             self.finished = True
             self._sink.fail(error)
 
+    def _banned(self) -> frozenset[int]:
+        early = len(self._tokens) < self._choice.stopping.min_tokens
+        return self._choice.stopping.token_ids if early else NO_TOKENS
+
     def _take(self, sampled: Sampled) -> None:
         text = self._detokenizer.add(sampled.token)
         if self._choice.sampling.num_logprobs is not None:
             self._logprobs.append(self._logprob(sampled))
         self._num_chars += len(text)
-        armed = self._num_tokens > self._choice.stopping.min_tokens
+        armed = len(self._tokens) > self._choice.stopping.min_tokens
         self._put(self._stops.add(text, armed))
         if self._stops.found:
             self._drop_logprobs()
             self._finish("stop")
-        elif self._num_tokens >= self._choice.stopping.max_tokens:
+        elif len(self._tokens) >= self._choice.stopping.max_tokens:
             self._finish("length")
         elif self._choice.streamed and self._pieces:
             self._send(None)
@@ -86,13 +122,13 @@ class Sequence:
         delta = Delta(
             self._choice.index,
             "".join(self._pieces),
-            self._num_tokens - self._num_tokens_sent,
+            len(self._tokens) - self._num_tokens_sent,
             tuple(self._logprobs[:count]),
             finish_reason,
         )
         self._pieces.clear()
         del self._logprobs[:count]
-        self._num_tokens_sent = self._num_tokens
+        self._num_tokens_sent = len(self._tokens)
         self._sink.add(delta)
 
     def _num_logprobs_out(self) -> int:

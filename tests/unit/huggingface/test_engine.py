@@ -11,6 +11,7 @@ import torch
 from deployments.errors import BackendUnavailable, InvalidRequest, RoundhouseError
 from deployments.exchange import Head
 from deployments.huggingface.backend import HuggingFaceBackend
+from deployments.huggingface.capacity import Capacity
 from deployments.huggingface.engine import Engine
 from deployments.huggingface.generation import Choice, Delta, Sampling, Stopping
 from deployments.huggingface.sequence import Sequence
@@ -34,7 +35,10 @@ class SteppedModel:
     def _supports_logits_to_keep(self) -> bool:
         return False
 
-    def __call__(self, input_ids: torch.Tensor, past_key_values: Any, **_: Any) -> Any:
+    def __call__(self, **inputs: Any) -> Any:
+        return self.forward(**inputs)
+
+    def forward(self, input_ids: torch.Tensor, past_key_values: Any, **_: Any) -> Any:
         self.entered.put(int(input_ids[0, 0]))
         assert self.allowed.acquire(timeout=WAIT_S)
         if input_ids[0, 0] == 1:
@@ -64,7 +68,7 @@ def model() -> SteppedModel:
 
 @pytest.fixture
 def engine(model: SteppedModel) -> Iterator[Engine]:
-    engine = Engine(model)
+    engine = Engine(model, Capacity(max_sequences=1))
     engine.start()
     yield engine
     model.allowed.release(1000)

@@ -2,6 +2,7 @@ import torch
 
 from deployments.errors import BackendUnavailable, RoundhouseError
 from deployments.huggingface.generation import Choice, Delta, Sampling, Stopping
+from deployments.huggingface.sampling import sample
 from deployments.huggingface.sequence import Sequence
 from deployments.huggingface.vocabulary import Vocabulary
 
@@ -26,6 +27,13 @@ class Collected:
         return sum(delta.num_tokens for delta in self.deltas)
 
 
+def advance(sequence: Sequence, raw: torch.Tensor) -> None:
+    """A step of the engine for logits `(vocab,)`."""
+    logits = raw.clone()
+    sequence.adjust(logits)
+    sequence.take(sample([sequence.sampler], logits[None], raw[None])[0])
+
+
 def say(text: bytes, streamed: bool = True, end: bool = True, **stopping: object) -> Collected:
     """What a sequence sends when the model says these bytes, and then the end token."""
     sink = Collected()
@@ -35,7 +43,7 @@ def say(text: bytes, streamed: bool = True, end: bool = True, **stopping: object
     sequence = Sequence(choice, Vocabulary(byte_tokenizer()), sink)
     for token in [*text, EOS] if end else text:
         if not sequence.finished:
-            sequence.advance(torch.nn.functional.one_hot(torch.tensor(token), VOCAB_SIZE).float())
+            advance(sequence, torch.nn.functional.one_hot(torch.tensor(token), VOCAB_SIZE).float())
     return sink
 
 
@@ -88,6 +96,6 @@ def test_a_sequence_ends_once() -> None:
     sink = Collected()
     choice = Choice(0, (65,), Sampling(temperature=0), Stopping(max_tokens=1))
     sequence = Sequence(choice, Vocabulary(byte_tokenizer()), sink)
-    sequence.advance(torch.zeros(VOCAB_SIZE))
+    advance(sequence, torch.zeros(VOCAB_SIZE))
     sequence.fail(BackendUnavailable())
     assert not sink.errors

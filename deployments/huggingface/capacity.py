@@ -1,0 +1,41 @@
+"""How much a model may have in hand at a time."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from deployments.errors import ContextTooLong
+from deployments.huggingface.sequence import Sequence
+
+UNLIMITED = 2**62
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """`max_batch_tokens` bounds the columns of keys and values over all rows, padding included."""
+
+    max_batch_tokens: int = UNLIMITED
+    max_sequences: int = 256
+    max_queued_requests: int = 256
+    prefill_chunk_tokens: int = 512
+
+    def check(self, sequences: Iterable[Sequence]) -> None:
+        """Raises: ContextTooLong for what would not even fit alone."""
+        longest = max((s.max_context_tokens for s in sequences), default=0)
+        if longest > self.max_batch_tokens:
+            raise ContextTooLong(
+                f"You requested {longest} tokens of prompt and answer together. However, this "
+                f"model has memory for {self.max_batch_tokens}. Please shorten the prompt or the "
+                "answer."
+            )
+
+    def fits(self, running: list[Sequence]) -> bool:
+        """Whether these can run together to their ends."""
+        return (
+            len(running) <= self.max_sequences
+            and num_batch_tokens(running) <= self.max_batch_tokens
+        )
+
+
+def num_batch_tokens(running: list[Sequence]) -> int:
+    """What is reserved for sequences: as many columns as the longest may need, in each row."""
+    return len(running) * max((s.max_context_tokens for s in running), default=0)

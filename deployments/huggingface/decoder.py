@@ -1,0 +1,40 @@
+"""One forward pass of any decoder, given what its architecture takes of masks and positions."""
+
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class Decoder:
+    """Calls a transformers model with left-padded rows.
+
+    Models that take no positions derive them themselves: Bloom and MPT from the mask and the
+    columns (ALiBi). All others must be told: they would count the padding.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.device: torch.device = model.device
+        self._model = model
+        self._takes_positions = "position_ids" in inspect.signature(model.forward).parameters
+        self._options = {"logits_to_keep": 1} if model._supports_logits_to_keep() else {}
+
+    def forward(self, ids: Tensor, mask: Tensor, cache: Any) -> tuple[Tensor, Any]:
+        """The logits `(batch, vocab)` after the last column, and the cache that includes `ids`.
+
+        `ids` are the newest columns `(batch, new)`; `mask` `(batch, past + new)` is 0 where a row
+        is padded. What padding puts into the cache is never looked at.
+        """
+        options = self._options
+        if self._takes_positions:
+            options = options | {"position_ids": _positions(mask)[:, -ids.shape[1] :]}
+        output = self._model(
+            input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, **options
+        )
+        return output.logits[:, -1], output.past_key_values
+
+
+def _positions(mask: Tensor) -> Tensor:
+    """Each row's own count `(batch, columns)`, from 0 at its first token."""
+    return (mask.cumsum(-1) - 1).clamp(min=0)

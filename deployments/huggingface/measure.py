@@ -1,0 +1,62 @@
+"""How much a loaded model can do at a time: measured on the model itself, at the end of loading."""
+
+import logging
+from typing import Any
+
+import torch
+
+from deployments.config import HuggingFaceConfig
+from deployments.errors import StartError
+from deployments.huggingface import cache as caches
+from deployments.huggingface.capacity import UNLIMITED, Capacity
+from deployments.huggingface.decoder import Decoder
+from deployments.huggingface.memory import num_free_tokens
+from deployments.huggingface.plan import TextModel
+from deployments.huggingface.self_check import can_batch
+
+logger = logging.getLogger(__name__)
+
+
+def measure(model: Any, text_model: TextModel, config: HuggingFaceConfig) -> Capacity:
+    """What the engine may take on with this model. Raises: StartError, what the model raises."""
+    decoder = Decoder(model)
+    batched = can_batch(decoder, model, text_model)
+    max_batch_tokens = config.max_batch_tokens or _num_free_tokens(decoder)
+    _check_room(max_batch_tokens, text_model.limits.max_model_len)
+    if not batched:
+        logger.warning(
+            "%s does not give the same logits in a batch as alone, so its requests are served one "
+            "at a time, each prompt in one piece",
+            type(model).__name__,
+        )
+        return Capacity(max_batch_tokens, 1, config.max_queued_requests, UNLIMITED)
+    logger.info("Up to %d tokens are kept in memory at a time", max_batch_tokens)
+    return Capacity(
+        max_batch_tokens,
+        max_queued_requests=config.max_queued_requests,
+        prefill_chunk_tokens=config.prefill_chunk_tokens,
+    )
+
+
+def _check_room(max_batch_tokens: int, max_model_len: int) -> None:
+    """Raises: StartError for a model that fits only just, without what it is to remember."""
+    if max_batch_tokens < 1:
+        raise StartError(
+            "The model's weights leave no memory for keys and values. Use a larger device, or a "
+            "smaller dtype."
+        )
+    if max_batch_tokens < max_model_len:
+        logger.warning(
+            "There is memory for %d tokens, fewer than the %d of the model's context: longer "
+            "requests will be refused",
+            max_batch_tokens,
+            max_model_len,
+        )
+
+
+def _num_free_tokens(decoder: Decoder) -> int:
+    one = torch.ones((1, 1), dtype=torch.long, device=decoder.device)
+    with torch.inference_mode():
+        _, cache = decoder.forward(torch.zeros_like(one), one, None)
+    bytes_per_token = caches.bytes_per_token(cache)
+    return num_free_tokens(decoder.device, bytes_per_token) if bytes_per_token else UNLIMITED

@@ -1,0 +1,78 @@
+"""Prompts on their way into the cache, a chunk at a time.
+
+Several short prompts go in together, padded; a prompt that is longer than a chunk goes in alone.
+Sequences with the same prompt, the choices of one request, share its one row until it is in.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from deployments.huggingface import cache as caches
+from deployments.huggingface.batch import Batch
+from deployments.huggingface.decoder import Decoder
+from deployments.huggingface.sequence import Sequence
+
+
+class Newcomers:
+    """The sequences that the next prefill takes."""
+
+    def __init__(self) -> None:
+        self.sequences: list[Sequence] = []
+        self.rows: list[int] = []  # which of the prompts each sequence has
+        self.prompts: dict[tuple[int, ...], int] = {}
+        self._longest = 0
+
+    def add(self, sequence: Sequence) -> None:
+        """Takes a sequence."""
+        self.sequences.append(sequence)
+        self.rows.append(self.prompts.setdefault(sequence.context, len(self.prompts)))
+        self._longest = max(self._longest, sequence.num_context_tokens)
+
+    def has_room(self, sequence: Sequence, chunk_tokens: int) -> bool:
+        """Whether this one too would cost no further chunk."""
+        if not self.sequences or sequence.context in self.prompts:
+            return True
+        longest = max(self._longest, sequence.num_context_tokens)
+        return (len(self.prompts) + 1) * longest <= chunk_tokens
+
+
+class Prefill:
+    """The prefill of some sequences. `logits` `(batch, vocab)` are there once it is done."""
+
+    def __init__(self, newcomers: Newcomers, chunk_tokens: int, device: torch.device) -> None:
+        self.sequences = newcomers.sequences
+        self.logits: Tensor | None = None
+        self._ids, self._mask = _padded(list(newcomers.prompts), device)
+        self._rows = torch.tensor(newcomers.rows, device=device)
+        self._num_chunk_columns = max(1, chunk_tokens // len(self._ids))
+        self._num_done = 0
+        self._cache: Any = None
+
+    def step(self, decoder: Decoder) -> None:
+        """Puts in the next chunk."""
+        end = min(self._num_done + self._num_chunk_columns, self._ids.shape[1])
+        logits, self._cache = decoder.forward(
+            self._ids[:, self._num_done : end], self._mask[:, :end], self._cache
+        )
+        self._num_done = end
+        if end == self._ids.shape[1]:
+            self.logits = logits[self._rows]
+
+    def batch(self) -> Batch:
+        """The sequences as a batch, once the prefill is done; the prefill is then used up."""
+        if len(self._rows) != len(self._ids):
+            caches.select(self._cache, self._rows, self._ids.shape[1])
+        caches.make_room(self._cache)
+        return Batch(self.sequences, self._mask[self._rows], self._cache)
+
+
+def _padded(prompts: list[tuple[int, ...]], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Token ids and mask `(prompts, longest)`, the shorter ones padded at their left."""
+    width = max(map(len, prompts))
+    padding = [width - len(prompt) for prompt in prompts]
+    ids = [[0] * left + list(prompt) for left, prompt in zip(padding, prompts, strict=True)]
+    starts = torch.tensor(padding, device=device)[:, None]
+    mask = (torch.arange(width, device=device) >= starts).long()
+    return torch.tensor(ids, device=device), mask

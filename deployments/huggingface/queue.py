@@ -1,0 +1,89 @@
+"""The requests that wait for the engine: first come, first served, and not too many of them."""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
+
+from deployments.errors import BackendOverloaded, BackendUnavailable
+from deployments.huggingface.sequence import Sequence
+
+RETRY_AFTER_S = 1.0
+
+
+class Queue:
+    """Filled by callers, emptied by the engine's thread. All methods may be called from any."""
+
+    def __init__(self, max_requests: int) -> None:
+        self._max_requests = max_requests
+        self._changed = threading.Condition()
+        self._requests: deque[deque[Sequence]] = deque()
+        self._closed: BackendUnavailable | None = None
+
+    def __len__(self) -> int:
+        """How many sequences wait."""
+        with self._changed:
+            return sum(map(len, self._requests))
+
+    def put(self, sequences: Iterable[Sequence]) -> None:
+        """Puts the sequences of one request at the end.
+
+        Raises: BackendOverloaded, BackendUnavailable once closed.
+        """
+        with self._changed:
+            if self._closed is not None:
+                raise BackendUnavailable(self._closed.message)
+            if len(self._requests) >= self._max_requests:
+                raise BackendOverloaded(
+                    f"The model's queue is full: {self._max_requests} requests are waiting. "
+                    "Please try again later.",
+                    retry_after_s=RETRY_AFTER_S,
+                )
+            self._requests.append(deque(sequences))
+            self._changed.notify()
+
+    def put_back(self, sequences: Iterable[Sequence]) -> None:
+        """Puts sequences that have been taken at the front, each for itself."""
+        with self._changed:
+            self._requests.extendleft(deque([s]) for s in reversed(list(sequences)))
+
+    def take(self, fits: Callable[[Sequence], bool]) -> Sequence | None:
+        """The first sequence, if there is one and it fits: none overtakes it."""
+        with self._changed:
+            if not self._requests or not fits(self._requests[0][0]):
+                return None
+            sequence = self._requests[0].popleft()
+            if not self._requests[0]:
+                self._requests.popleft()
+            return sequence
+
+    def cancel(self, sequences: Iterable[Sequence]) -> None:
+        """Marks sequences as cancelled, and forgets those that wait."""
+        with self._changed:
+            for sequence in sequences:
+                sequence.cancelled = True
+            left = (deque(s for s in request if not s.cancelled) for request in self._requests)
+            self._requests = deque(request for request in left if request)
+
+    def wait(self) -> bool:
+        """Returns when a sequence waits: True; or when the queue is closed: False."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._requests or self._closed)
+            return self._closed is None
+
+    @property
+    def closed(self) -> BackendUnavailable | None:
+        """Why nothing is taken any more."""
+        return self._closed
+
+    def close(self, reason: BackendUnavailable) -> None:
+        """From now on nothing is taken, for the first reason given; wakes who waits."""
+        with self._changed:
+            self._closed = self._closed or reason
+            self._changed.notify_all()
+
+    def clear(self) -> list[Sequence]:
+        """Empties the queue; returns what was in it."""
+        with self._changed:
+            left = [sequence for request in self._requests for sequence in request]
+            self._requests.clear()
+            return left

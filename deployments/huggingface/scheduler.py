@@ -1,0 +1,147 @@
+"""Which sequences take the next step: the newcomers by a chunk of prompt, the others by a token.
+
+For one thread. It knows sequences and logits only: how text is made of tokens and where it goes is
+not its business.
+"""
+
+import logging
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from deployments.errors import BackendUnavailable, RoundhouseError
+from deployments.huggingface.batch import Batch
+from deployments.huggingface.capacity import Capacity, num_batch_tokens
+from deployments.huggingface.decoder import Decoder
+from deployments.huggingface.prefill import Newcomers, Prefill
+from deployments.huggingface.queue import Queue
+from deployments.huggingface.sampling import sample
+from deployments.huggingface.sequence import Sequence
+
+logger = logging.getLogger(__name__)
+
+FAILED = "The model failed while it was generating this answer."
+
+
+class Scheduler:
+    """Takes sequences from the queue as they fit, and runs them to their ends.
+
+    `running` are those taken from the queue: in the prefill or in the batch.
+    """
+
+    def __init__(self, decoder: Decoder, queue: Queue, capacity: Capacity) -> None:
+        self.running: list[Sequence] = []
+        self._decoder = decoder
+        self._queue = queue
+        self._capacity = capacity
+        self._prefill: Prefill | None = None
+        self._batch = Batch.empty(decoder.device)
+
+    @property
+    def num_batch_tokens(self) -> int:
+        """What the running sequences reserve of the capacity."""
+        return num_batch_tokens(self.running)
+
+    def step(self) -> None:
+        """One chunk of prefill, if any is due, then one token for every sequence in the batch.
+
+        Raises: torch.AcceleratorError, after which the device is lost.
+        """
+        if not self._attempt(self._step):
+            self._forget()
+
+    def fail(self, error: RoundhouseError) -> None:
+        """Ends all that runs."""
+        running, self.running = self.running, []
+        self._forget()
+        for sequence in running:
+            sequence.fail(error)
+
+    def _step(self) -> None:
+        self._let_go()
+        if self._prefill is None:
+            self._admit()
+        if self._prefill is not None:
+            self._put_in_chunk(self._prefill)
+        if self._batch.sequences:
+            sequences = self._batch.sequences
+            self._choose(sequences, self._batch.step(self._decoder))
+            self._let_go()
+
+    def _forget(self) -> None:
+        """Drops what the model knows of the sequences; they know enough to begin again."""
+        self._prefill = None
+        self._batch = Batch.empty(self._decoder.device)
+
+    def _let_go(self) -> None:
+        """Frees what ended or cancelled sequences hold."""
+        self.running = [s for s in self.running if not s.ended]
+        if self._prefill is not None and all(s.ended for s in self._prefill.sequences):
+            self._prefill = None
+        self._batch.keep([r for r, s in enumerate(self._batch.sequences) if not s.ended])
+
+    def _admit(self) -> None:
+        """Takes the first of the queue, and those behind it that go into the same chunk."""
+        newcomers = Newcomers()
+        while (sequence := self._queue.take(partial(self._fits, newcomers))) is not None:
+            newcomers.add(sequence)
+            self.running = [*self.running, sequence]
+        if newcomers.sequences:
+            chunk_tokens = self._capacity.prefill_chunk_tokens
+            self._prefill = Prefill(newcomers, chunk_tokens, self._decoder.device)
+
+    def _fits(self, newcomers: Newcomers, sequence: Sequence) -> bool:
+        if self.running and (sequence.alone or self.running[0].alone):
+            return False
+        return self._capacity.fits([*self.running, sequence]) and newcomers.has_room(
+            sequence, self._capacity.prefill_chunk_tokens
+        )
+
+    def _put_in_chunk(self, prefill: Prefill) -> None:
+        if not self._attempt(lambda: prefill.step(self._decoder), prefill.sequences):
+            self._prefill = None
+        elif prefill.logits is not None:
+            self._choose(prefill.sequences, prefill.logits)
+            self._batch.join(prefill.batch())
+            self._prefill = None
+            self._let_go()
+
+    def _choose(self, sequences: list[Sequence], raw: Tensor) -> None:
+        """Gives each sequence its next token, by its row of logits `(batch, vocab)`."""
+        raw = raw.float()
+        logits = raw.clone() if any(s.adjusts for s in sequences) else raw
+        for sequence, row in zip(sequences, logits, strict=True):
+            if sequence.adjusts:
+                self._attempt(partial(sequence.adjust, row), [sequence])
+        for sequence, sampled in zip(
+            sequences, sample([s.sampler for s in sequences], logits, raw), strict=True
+        ):
+            if not sequence.ended:
+                self._attempt(partial(sequence.take, sampled), [sequence])
+
+    def _attempt(self, action: Callable[[], None], sequences: list[Sequence] | None = None) -> bool:
+        """Whether `action` succeeded. If not, its sequence has failed, or, if it was for several,
+        each is to run once more, alone, from where it was. None is for all that run."""
+        try:
+            action()
+        except torch.AcceleratorError:
+            raise  # the device is lost to this process: end, so that health checks see it
+        # The engine's edge: whatever a model, a tokenizer or a device raises is one request's
+        # misfortune, not the others'.
+        except Exception:
+            logger.exception("A generation failed")
+            involved = self.running if sequences is None else sequences
+            self._blame([s for s in involved if not s.ended])
+            return False
+        return True
+
+    def _blame(self, sequences: list[Sequence]) -> None:
+        if len(sequences) == 1:
+            sequences[0].fail(BackendUnavailable(FAILED))
+            return
+        for sequence in sequences:
+            sequence.alone = True
+        self.running = [s for s in self.running if s not in sequences]
+        self._queue.put_back(sequences)

@@ -1,0 +1,137 @@
+"""Whether a model gives each row of a batch what it gives it alone: found out before it serves.
+
+Some architectures mix rows, count padding or keep states that rows cannot join; which ones changes
+with every release of transformers. So each model is asked.
+"""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from deployments.errors import RoundhouseError
+from deployments.huggingface.batch import Batch
+from deployments.huggingface.cache import is_editable
+from deployments.huggingface.decoder import Decoder
+from deployments.huggingface.generation import Choice, Delta, Sampling, Stopping
+from deployments.huggingface.plan import TextModel
+from deployments.huggingface.prefill import Newcomers, Prefill
+from deployments.huggingface.sampling import Sampled
+from deployments.huggingface.sequence import Sequence
+
+NUM_STEPS = 3
+WHOLE = 2**30
+PROMPT_LENGTHS = (3, 19, 9)
+# Of the logits' standard deviation. In half precision the order of summation, which depends on the
+# size of the batch, is well visible.
+TOLERANCES = {torch.float32: 1e-3, torch.float16: 0.05}
+DEFAULT_TOLERANCE = 0.25
+# What models raise for masks and shapes that they cannot take.
+CANNOT = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError)
+
+
+class Nobody:
+    """A sink for what nobody asked for."""
+
+    def add(self, delta: Delta) -> None:
+        """Drops it."""
+
+    def fail(self, error: RoundhouseError) -> None:
+        """Drops it."""
+
+
+class Trial:
+    """A batch that is told what to say, and what the model said to each of its sequences."""
+
+    def __init__(self, decoder: Decoder) -> None:
+        self._decoder = decoder
+        self._batch = Batch.empty(decoder.device)
+        self.said: dict[Sequence, list[Tensor]] = {}
+
+    def enter(self, sequences: Iterable[Sequence], chunk_tokens: int = WHOLE) -> None:
+        """Prefills sequences and lets them join."""
+        newcomers = Newcomers()
+        for sequence in sequences:
+            newcomers.add(sequence)
+        prefill = Prefill(newcomers, chunk_tokens, self._decoder.device)
+        while prefill.logits is None:
+            prefill.step(self._decoder)
+        self._note(prefill.sequences, prefill.logits)
+        self._batch.join(prefill.batch())
+
+    def step(self) -> None:
+        """Every sequence takes a step."""
+        self._note(self._batch.sequences, self._batch.step(self._decoder))
+
+    def leave(self, sequence: Sequence) -> None:
+        """One sequence goes."""
+        rows = [row for row, s in enumerate(self._batch.sequences) if s is not sequence]
+        self._batch.keep(rows)
+
+    def is_editable(self, model_config: object) -> bool:
+        """Whether the model's cache is one that rows can join and leave."""
+        return is_editable(self._batch.cache, model_config)
+
+    def _note(self, sequences: list[Sequence], logits: Tensor) -> None:
+        for sequence, row in zip(sequences, logits.float(), strict=True):
+            said = self.said.setdefault(sequence, [])
+            said.append(row)
+            sequence.take(Sampled(len(said)))
+
+
+def can_batch(decoder: Decoder, model: object, text_model: TextModel) -> bool:
+    """Whether the model may serve several sequences at a time. Raises: what it raises for one."""
+    with torch.inference_mode():
+        return _can_batch(decoder, model, text_model)
+
+
+def _can_batch(decoder: Decoder, model: object, text_model: TextModel) -> bool:
+    alone = [_alone(decoder, _sequence(text_model, length)) for length in PROMPT_LENGTHS]
+    expected = [said for trial in alone for said in trial.said.values()]
+    try:
+        if not all(trial.is_editable(getattr(model, "config", None)) for trial in alone):
+            return False
+        got = _together(decoder, [_sequence(text_model, length) for length in PROMPT_LENGTHS])
+    except CANNOT:
+        return False
+    tolerance = TOLERANCES.get(getattr(model, "dtype", None), DEFAULT_TOLERANCE)
+    return all(
+        _agree(one, other, tolerance)
+        for rows, others in zip(expected, got, strict=True)
+        for one, other in zip(rows, others, strict=False)  # who left early was told less
+    )
+
+
+def _sequence(text_model: TextModel, length: int) -> Sequence:
+    limits = text_model.limits
+    length = max(1, min(length, limits.max_model_len - NUM_STEPS - 1))
+    # Far apart in the vocabulary, and another beginning for another length.
+    ids = tuple((7919 * (length + n) + n) % limits.vocab_size for n in range(length))
+    choice = Choice(0, ids, Sampling(), Stopping(max_tokens=NUM_STEPS + 2))
+    return Sequence(choice, text_model.vocabulary, Nobody())
+
+
+def _alone(decoder: Decoder, sequence: Sequence) -> Trial:
+    trial = Trial(decoder)
+    trial.enter([sequence])
+    for _ in range(NUM_STEPS):
+        trial.step()
+    return trial
+
+
+def _together(decoder: Decoder, sequences: list[Sequence]) -> list[list[Tensor]]:
+    """What is said to three sequences: two begin together, one joins in chunks, one leaves."""
+    short, long, late = sequences
+    trial = Trial(decoder)
+    trial.enter([short, long])
+    trial.step()
+    trial.enter([late], chunk_tokens=2)
+    trial.step()
+    trial.leave(long)
+    trial.step()
+    return [trial.said[sequence] for sequence in sequences]
+
+
+def _agree(one: Tensor, other: Tensor, tolerance: float) -> bool:
+    """Whether two rows `(vocab,)` are the same but for rounding; NaN agrees with nothing."""
+    return bool(torch.isclose(one, other, rtol=0, atol=tolerance * float(one.std())).all())

@@ -1,0 +1,110 @@
+"""Many requests at once, through the backend and its thread."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from deployments.errors import BackendOverloaded, BackendUnavailable, ContextTooLong
+from deployments.huggingface.backend import HuggingFaceBackend
+from tests.polling import until
+
+from .asking import CHAT, COMPLETIONS, ask, exchange_of, started
+
+
+def idle(backend: HuggingFaceBackend) -> bool:
+    engine = backend.engine
+    return not (
+        backend.num_running or engine.num_running or engine.num_waiting or engine.num_batch_tokens
+    )
+
+
+async def stream(backend: HuggingFaceBackend, num_pieces: int, **body: Any) -> None:
+    """Leaves after some pieces."""
+    items = backend.exchange(exchange_of(CHAT, stream=True, ignore_eos=True, **body))
+    for _ in range(num_pieces):
+        await anext(items)
+    await items.aclose()
+
+
+async def test_many_cancels_leave_nothing_behind(random_backend: HuggingFaceBackend) -> None:
+    """After clients have left at every stage, no sequence, token or future is left."""
+    num_tasks = len(asyncio.all_tasks())
+    tasks = [asyncio.create_task(stream(random_backend, n % 5, n=1 + n % 3)) for n in range(40)]
+    doomed = [asyncio.create_task(ask(random_backend, CHAT, ignore_eos=True)) for _ in range(20)]
+    kept = ask(random_backend, COMPLETIONS, prompt="abc", temperature=0, max_tokens=30)
+    alone = await kept
+    await asyncio.wait(tasks[:20])
+    for task in doomed:
+        task.cancel()
+    again = await ask(random_backend, COMPLETIONS, prompt="abc", temperature=0, max_tokens=30)
+    await asyncio.wait([*tasks, *doomed])
+    assert all(task.exception() is None for task in tasks)
+    assert again.body["choices"] == alone.body["choices"]
+    await until(lambda: idle(random_backend), 10)
+    assert len(asyncio.all_tasks()) == num_tasks
+
+
+async def test_requests_run_side_by_side(random_backend: HuggingFaceBackend) -> None:
+    """A short request does not wait for a long one to end."""
+    long = random_backend.exchange(exchange_of(CHAT, stream=True, ignore_eos=True))
+    await anext(long)
+    await ask(random_backend, CHAT, max_tokens=2)
+    assert random_backend.engine.num_running >= 1
+    await long.aclose()
+
+
+async def test_seeds_hold_in_company(random_backend: HuggingFaceBackend) -> None:
+    """The same seed gives the same text alone and among others."""
+    asked = {"prompt": "x", "max_tokens": 20, "top_p": 0.9}
+    alone = [await ask(random_backend, COMPLETIONS, seed=seed, **asked) for seed in range(4)]
+    others = [ask(random_backend, CHAT, max_tokens=n) for n in range(1, 9)]
+    together = [ask(random_backend, COMPLETIONS, seed=seed, **asked) for seed in range(4)]
+    got = await asyncio.gather(*together, *others)
+    assert [g.body["choices"] for g in got[:4]] == [a.body["choices"] for a in alone]
+
+
+async def test_the_queue_is_bounded(random_checkpoint: Path) -> None:
+    """With the budget taken and the queue full, a request is told when to come back."""
+    settings = {"max_batch_tokens": 256, "max_queued_requests": 1}
+    async with started(random_checkpoint, **settings) as backend:
+        running = backend.exchange(exchange_of(CHAT, stream=True, ignore_eos=True))
+        await anext(running)
+        waiting = asyncio.create_task(ask(backend, CHAT, max_tokens=1))
+        await until(lambda: backend.engine.num_waiting == 1, 10)
+        with pytest.raises(BackendOverloaded) as full:
+            await ask(backend, CHAT, max_tokens=1)
+        assert full.value.retry_after_s
+        await running.aclose()
+        assert (await waiting).tail.completion_tokens == 1
+
+
+async def test_what_can_never_fit_is_refused_at_once(random_checkpoint: Path) -> None:
+    """A request beyond the whole budget is a 400 before it waits."""
+    async with started(random_checkpoint, max_batch_tokens=50) as backend:
+        with pytest.raises(ContextTooLong):
+            await ask(backend, CHAT, max_tokens=100)
+        assert (await ask(backend, CHAT, max_tokens=5)).tail.completion_tokens
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+async def test_the_death_of_the_engine_is_seen_by_all(
+    random_backend: HuggingFaceBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the device is lost, health checks fail and everyone who waits is told; none hangs."""
+    running = [asyncio.create_task(stream(random_backend, 10**4)) for _ in range(5)]
+    await until(lambda: random_backend.engine.num_running == len(running), 10)
+
+    def lost(*_: object, **__: object) -> None:
+        raise torch.AcceleratorError("the device is lost")
+
+    monkeypatch.setattr(torch.nn.functional, "pad", lost)
+    for task in running:
+        with pytest.raises(BackendUnavailable):
+            await task
+    with pytest.raises(BackendUnavailable):
+        await random_backend.check_health()
+    with pytest.raises(BackendUnavailable):
+        await ask(random_backend, CHAT)
