@@ -14,10 +14,10 @@ export VENV PYTHON GPU TORCH_CPU_INDEX
 BIN = $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check install tools lock clean
+.PHONY: help serve test check bench-quick install tools lock clean
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z]*\):.*  ## /\1\t/p' Makefile | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' Makefile | expand -t 14
 
 serve: install  ## install what is missing, and serve CONFIG until Ctrl-C
 	@$(BIN)/python -m serve_app serve $(CONFIG)
@@ -31,6 +31,9 @@ check: tools  ## format, lint, types, import arrows
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+bench-quick: install  ## side by side with bare vLLM, under 5 minutes
+	$(BIN)/python -m benchmarks quick
 
 install:  ## fill VENV from constraints/, if it is not up to date
 	@install/install.sh

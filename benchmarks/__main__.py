@@ -50,21 +50,28 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for name, run, repetitions, what in (
-        ("quick", _quick, 5, "bare vLLM and Roundhouse, side by side"),
-        ("client", _client, 5, "the HTTP clients that deployments/api.py could be built on"),
+    for name, run, what in (
+        ("quick", _quick, "bare vLLM and Roundhouse, side by side"),
+        ("client", _client, "the HTTP clients that deployments/api.py could be built on"),
     ):
         command = commands.add_parser(name, help=what, description=what)
         command.set_defaults(run=run)
-        _add_options(command, repetitions)
+        _add_options(command)
+    commands.choices["quick"].add_argument(
+        "--minutes",
+        type=float,
+        default=5.0,
+        metavar="M",
+        help="begin no repetition but the first that would end later; default: %(default)g",
+    )
     return parser
 
 
-def _add_options(command: argparse.ArgumentParser, repetitions: int) -> None:
+def _add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--repetitions",
         type=_positive,
-        default=repetitions,
+        default=5,
         metavar="N",
         help="default: %(default)s",
     )
@@ -83,10 +90,11 @@ def _positive(text: str) -> int:
 
 
 def _quick(arguments: argparse.Namespace) -> tuple[object, report.Report]:
-    from benchmarks.quick import measure
+    from benchmarks.quick import Plan, measure
     from benchmarks.quick_report import report_of
 
-    found = measure(arguments.repetitions, arguments.share)
+    plan = Plan(arguments.repetitions, arguments.share, 60 * arguments.minutes)
+    found = measure(plan)
     return found, report_of(found)
 
 

@@ -78,7 +78,7 @@ def title_of(process: psutil.Process) -> str:
     name, *arguments = process.cmdline() or [process.name()]
     if "::" in name:  # Ray's workers, with the method that they run after a dot, and vLLM's engine
         return name.split(".")[0].strip()
-    if "python" not in name:
+    if not Path(name).name.startswith("python"):
         return process.name()
     program = next((word for word in arguments if not word.startswith("-")), name)
     return Path(program).name[:MAX_TITLE_CHARS]

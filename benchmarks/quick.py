@@ -23,15 +23,25 @@ from benchmarks.stack import Stack, running
 from benchmarks.summary import Record, Row
 
 SETTLE_S = 0.5  # for what a stack has to catch up with after a pause
+STOP_S = 15.0  # what it takes to end both stacks
 
 Pair = tuple[Stack, Stack]
 
 LOADS = (
     Load("1-token answers, c=1", stream=False, max_tokens=1, concurrency=1, num_requests=200),
-    Load("1-token answers, c=32", stream=False, max_tokens=1, concurrency=32, num_requests=1280),
-    Load(STREAMS_AT_1, stream=True, max_tokens=64, concurrency=1, num_requests=32),
+    Load("1-token answers, c=32", stream=False, max_tokens=1, concurrency=32, num_requests=960),
+    Load(STREAMS_AT_1, stream=True, max_tokens=64, concurrency=1, num_requests=30),
     Load(STREAMS_AT_32, stream=True, max_tokens=64, concurrency=32, num_requests=256),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How much is measured. No repetition but the first begins if it would end after `limit_s`."""
+
+    num_repetitions: int
+    share: float  # of each load's requests
+    limit_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +74,8 @@ def scaled(share: float) -> list[Load]:
     ]
 
 
-def measure(num_repetitions: int, share: float) -> Quick:
-    """Starts both stacks, runs every load `num_repetitions` times on each, and ends them.
+def measure(plan: Plan) -> Quick:
+    """Starts both stacks, runs every load on each, as often as planned, and ends them.
 
     Raises: RuntimeError or TimeoutError for a stack that does not start.
     """
@@ -78,14 +88,14 @@ def measure(num_repetitions: int, share: float) -> Quick:
         _say("both stacks are starting")
         bare, ours = stacks.bare_vllm(folder), stacks.roundhouse(folder)
         with running([bare, ours]):
-            records = list(_records((bare, ours), scaled(share), num_repetitions))
+            records = list(_records((bare, ours), plan, began_s))
             memory = router_cost.memory(ours)
     rows, router = summary.rows_of(records), RouterCost(import_s, start, memory)
     num_failures = sum(sum(record.failures.values()) for record in records)
     return Quick(
         machine=machine,
         took_s=time.monotonic() - began_s,
-        num_repetitions=num_repetitions,
+        num_repetitions=1 + max(record.repetition for record in records),
         bars=bars(rows, router, num_failures),
         rows=rows,
         router=router,
@@ -93,13 +103,24 @@ def measure(num_repetitions: int, share: float) -> Quick:
     )
 
 
-def _records(pair: Pair, loads: Sequence[Load], num_repetitions: int) -> Iterator[Record]:
-    for repetition in range(num_repetitions):
-        for load in loads:
-            _say(f"repetition {repetition + 1} of {num_repetitions}: {load.name}")
-            for loaded, idle in (pair, pair[::-1]):
-                with idle.paused():
-                    yield uvloop.run(_record(loaded, load, repetition, pair))
+def _records(pair: Pair, plan: Plan, began_s: float) -> Iterator[Record]:
+    """Repetition by repetition, while there is time for another, and for the end."""
+    took_s = 0.0
+    for repetition in range(plan.num_repetitions):
+        repetition_began_s = time.monotonic()
+        if repetition and repetition_began_s + took_s + STOP_S > began_s + plan.limit_s:
+            _say(f"no time for more than {repetition} repetitions")
+            return
+        _say(f"repetition {repetition + 1} of {plan.num_repetitions}")
+        yield from _repetition(repetition, scaled(plan.share), pair)
+        took_s = time.monotonic() - repetition_began_s
+
+
+def _repetition(repetition: int, loads: Sequence[Load], pair: Pair) -> Iterator[Record]:
+    for load in loads:
+        for loaded, idle in (pair, pair[::-1]):
+            with idle.paused():
+                yield uvloop.run(_record(loaded, load, repetition, pair))
 
 
 async def _record(stack: Stack, load: Load, repetition: int, pair: Pair) -> Record:
