@@ -19,6 +19,7 @@ from benchmarks import cpu_use, router_cost, stacks, summary
 from benchmarks.bars import STREAMS_AT_1, STREAMS_AT_32, Bar, RouterCost, bars
 from benchmarks.load import Client, Load
 from benchmarks.machine import Machine, this_machine
+from benchmarks.priority import client_first
 from benchmarks.stack import Stack, running
 from benchmarks.summary import Record, Row
 
@@ -51,6 +52,7 @@ class Quick:
     machine: Machine
     took_s: float
     num_repetitions: int
+    has_priority: bool  # the client, over all other processes
     bars: list[Bar]
     rows: list[Row]
     router: RouterCost
@@ -88,6 +90,7 @@ def measure(plan: Plan) -> Quick:
         _say("both stacks are starting")
         bare, ours = stacks.bare_vllm(folder), stacks.roundhouse(folder)
         with running([bare, ours]):
+            has_priority = client_first()
             records = list(_records((bare, ours), plan, began_s))
             memory = router_cost.memory(ours)
     rows, router = summary.rows_of(records), RouterCost(import_s, start, memory)
@@ -96,6 +99,7 @@ def measure(plan: Plan) -> Quick:
         machine=machine,
         took_s=time.monotonic() - began_s,
         num_repetitions=1 + max(record.repetition for record in records),
+        has_priority=has_priority,
         bars=bars(rows, router, num_failures),
         rows=rows,
         router=router,

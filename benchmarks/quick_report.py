@@ -1,6 +1,6 @@
 """The quick benchmark's findings in words and tables."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from operator import itemgetter
 from statistics import median
 
@@ -80,10 +80,8 @@ def _cpu_s_per_1000(runs: Sequence[Record]) -> dict[str, float]:
 
 def _notes(quick: Quick) -> list[str]:
     start, memory = quick.router.start, quick.router.memory
-    shares = [record.cpu.others_s / record.cpu.elapsed_s for record in quick.records]
-    quiet = median(shares) < MAX_QUIET_SHARE
     return [
-        *([] if quiet else ["PROVISIONAL: the machine was not quiet, see the last line."]),
+        *_doubts(quick),
         f"{quick.machine.described()}.",
         f"Repetitions, A B A B: {quick.num_repetitions}; {quick.took_s:.0f} s in all.",
         f"Failures: {_failures(quick)}.",
@@ -91,6 +89,15 @@ def _notes(quick: Quick) -> list[str]:
         f"{start.proxy_s:.2f} s; {memory.now_bytes / MEGABYTE:.0f} MB after the load.",
         f"In percent of one core: {_cpu(quick.records)}.",
     ]
+
+
+def _doubts(quick: Quick) -> Iterator[str]:
+    """Why the figures should not be believed."""
+    shares = [record.cpu.others_s / record.cpu.elapsed_s for record in quick.records]
+    if median(shares) > MAX_QUIET_SHARE:
+        yield "PROVISIONAL: the machine was not quiet, see the last line."
+    if not quick.has_priority:
+        yield "PROVISIONAL: the client may not have priority here: it waits for the engine's cores."
 
 
 def _failures(quick: Quick) -> str:

@@ -12,6 +12,7 @@ from benchmarks.stack import ROOT, Stack, free_port
 from deployments import backends
 from deployments.catalog import checkpoint_path
 from deployments.config import VLLMConfig
+from serve_app.launch.plan import SIDE_PORTS
 
 CONFIG = ROOT / "serve_config.yaml"
 MODEL = "demo"
@@ -58,11 +59,11 @@ def flag(name: str, value: object) -> str:
 
 
 def roundhouse(folder: Path, models: Sequence[str] = (MODEL,)) -> Stack:
-    """Plain `serve run` of serve_config.yaml as it is shipped, with these models only."""
+    """`serve run` of serve_config.yaml as it is shipped, with these models only."""
     port = free_port()
     file = folder / "serve_config.yaml"
     file.write_text(yaml.safe_dump(config_with(models, port), sort_keys=False))
-    ports = ("RAY_SERVE_HAPROXY_METRICS_PORT", "RAY_SERVE_HAPROXY_STATS_PORT")
+    ports = (*SIDE_PORTS, "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT")
     return Stack(
         name=OURS,
         port=port,

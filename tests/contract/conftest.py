@@ -1,4 +1,4 @@
-"""One started backend of each kind for the whole suite: engines take their time to start."""
+"""One started backend of each kind for this suite: engines take their time to start."""
 
 from collections.abc import AsyncIterator
 
@@ -8,7 +8,7 @@ import pytest_asyncio
 from tests.contract.subjects import SUBJECTS, Subject
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session", params=SUBJECTS)
+@pytest_asyncio.fixture(scope="package", loop_scope="session", params=SUBJECTS)
 async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
     async with SUBJECTS[request.param]() as found:
         yield found

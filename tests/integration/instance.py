@@ -75,21 +75,19 @@ class Instance:
         )
         self.wait(lambda: self.get("/ready")[0] == 200, START_S)
 
-    def stop(self) -> list[str]:
-        """Ends it as Ctrl-C does, and then by force; returns the names of what was left over."""
+    def stop(self) -> None:
+        """Ends it as Ctrl-C does, and then whatever Ray leaves over, HAProxy for one, by force."""
         assert self._process is not None
         self._process.send_signal(signal.SIGINT)
         try:
             self._process.wait(60)
         except subprocess.TimeoutExpired:
             self._process.kill()
-        _, left = psutil.wait_procs(self.processes(), timeout=15)
-        names = [process.name() for process in left]
+        _, left = psutil.wait_procs(self.processes(), timeout=2)
         for process in left:
             process.kill()
         psutil.wait_procs(left, timeout=10)
         self._log.close()
-        return names
 
     def deploy(self, dashboard_url: str) -> None:
         """`serve deploy` of the configuration as it is now, from another process."""

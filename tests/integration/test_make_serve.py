@@ -12,6 +12,7 @@ import psutil
 import pytest
 import yaml
 
+from serve_app.launch.plan import SIDE_PORTS
 from serve_app.launch.run import MARK
 from tests.integration.conftest import echo_application
 from tests.integration.instance import free_port, shipped_config
@@ -34,7 +35,7 @@ def launcher(tmp_path: Path, port: int) -> Iterator["subprocess.Popen[str]"]:
     config["applications"][0]["deployments"][0]["user_config"] = {}
     file = tmp_path / "config.yaml"
     file.write_text(yaml.safe_dump(config))
-    ports = ("RAY_SERVE_HAPROXY_METRICS_PORT", "RAY_SERVE_HAPROXY_STATS_PORT")
+    ports = (*SIDE_PORTS, "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT")
     with (
         (tmp_path / "ray.log").open("wb") as log,
         subprocess.Popen(

@@ -1,7 +1,5 @@
 """`check` on GPUs: what no node could give is refused, and where the number of them comes from."""
 
-from pathlib import Path
-
 import pytest
 
 from serve_app.check.nodes import Node, largest_node
@@ -91,9 +89,10 @@ def test_no_cluster_means_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     assert largest_node(None) == Node(0, "on this machine")
 
 
-def test_checking_starts_no_ray(tmp_path: Path) -> None:
-    """After a check no Ray is running in this process."""
+def test_checking_starts_no_ray() -> None:
+    """A check starts no Ray, in this process or beside it."""
     import ray
 
+    assert not ray.is_initialized()
     check("f", FILE, Node(0, "here"))
     assert not ray.is_initialized()

@@ -135,7 +135,7 @@ def test_keys_that_are_not_set(keys: str) -> None:
 def test_a_plan_from_the_shipped_file() -> None:
     """The plan is what the file says: HAProxy's ports count because the file turns HAProxy on."""
     plan = plans.read(Path(__file__).parents[3] / "serve_config.yaml")
-    assert (plan.host, plan.port, plan.url) == ("0.0.0.0", 8000, "http://127.0.0.1:8000")
+    assert (plan.host, plan.port, plan.url) == ("127.0.0.1", 8000, "http://127.0.0.1:8000")
     assert plan.applications == ("demo", "demo-hf", "api")
     assert set(plan.side_ports) == {
         "RAY_SERVE_HAPROXY_METRICS_PORT",
