@@ -13,7 +13,6 @@ import psutil
 
 from benchmarks.stack import Stack
 
-IDLE_FIELDS = ("idle", "iowait", "steal", "guest", "guest_nice")  # guests are counted in user
 MAX_TITLE_CHARS = 50
 
 
@@ -42,10 +41,9 @@ class CpuUse:
 
 
 def snapshot(stacks: Sequence[Stack]) -> Snapshot:
-    machine = psutil.cpu_times()._asdict()
-    busy_s = sum(seconds for name, seconds in machine.items() if name not in IDLE_FIELDS)
+    machine_s = sum(cpu_s(process) for process in psutil.process_iter())
     used_s = {stack.name: used_by(stack) for stack in stacks}
-    return Snapshot(time.perf_counter(), busy_s, time.process_time(), used_s)
+    return Snapshot(time.perf_counter(), machine_s, time.process_time(), used_s)
 
 
 def between(before: Snapshot, after: Snapshot) -> CpuUse:
@@ -68,9 +66,22 @@ def used_by(stack: Stack) -> dict[str, float]:
     used_s: dict[str, float] = {}
     for process in stack.processes():
         with suppress(psutil.NoSuchProcess):
-            name, times = title_of(process), process.cpu_times()
-            used_s[name] = used_s.get(name, 0.0) + times.user + times.system
+            name = title_of(process)
+            used_s[name] = used_s.get(name, 0.0) + cpu_s(process)
     return used_s
+
+
+def cpu_s(process: psutil.Process) -> float:
+    """Its own seconds and those of its children that have ended, so that none is lost.
+
+    The kernel's count for the whole machine will not do: it is sampled, and processes that wait in
+    a loop mislead it.
+    """
+    try:
+        times = process.cpu_times()
+    except psutil.NoSuchProcess:
+        return 0.0
+    return times.user + times.system + times.children_user + times.children_system
 
 
 def title_of(process: psutil.Process) -> str:

@@ -18,7 +18,7 @@ from benchmarks.token_times import TokenTimes
 
 REQUEST_LIMIT_S = 30.0
 READ_BUFFER_BYTES = 1 << 18
-NUM_WARM_UP_ROUNDS = 3
+NUM_WARM_UP_ROUNDS = 2
 PATH = "/v1/chat/completions"
 
 

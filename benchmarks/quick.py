@@ -29,10 +29,10 @@ STOP_S = 15.0  # what it takes to end both stacks
 Pair = tuple[Stack, Stack]
 
 LOADS = (
-    Load("1-token answers, c=1", stream=False, max_tokens=1, concurrency=1, num_requests=200),
+    Load("1-token answers, c=1", stream=False, max_tokens=1, concurrency=1, num_requests=150),
     Load("1-token answers, c=32", stream=False, max_tokens=1, concurrency=32, num_requests=960),
-    Load(STREAMS_AT_1, stream=True, max_tokens=64, concurrency=1, num_requests=30),
-    Load(STREAMS_AT_32, stream=True, max_tokens=64, concurrency=32, num_requests=256),
+    Load(STREAMS_AT_1, stream=True, max_tokens=64, concurrency=1, num_requests=20),
+    Load(STREAMS_AT_32, stream=True, max_tokens=64, concurrency=32, num_requests=192),
 )
 
 

@@ -83,6 +83,7 @@ class Instance:
             self._process.wait(60)
         except subprocess.TimeoutExpired:
             self._process.kill()
+            self._process.wait(10)
         _, left = psutil.wait_procs(self.processes(), timeout=2)
         for process in left:
             process.kill()
