@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from operator import itemgetter
-from statistics import median
+from statistics import fmean, median
 
 from benchmarks.bars import MEGABYTE, STREAMS_AT_32, Bar
 from benchmarks.quick import Quick
@@ -94,7 +94,7 @@ def _notes(quick: Quick) -> list[str]:
 def _doubts(quick: Quick) -> Iterator[str]:
     """Why the figures should not be believed."""
     shares = [record.cpu.others_s / record.cpu.elapsed_s for record in quick.records]
-    if median(shares) > MAX_QUIET_SHARE:
+    if fmean(shares) > MAX_QUIET_SHARE:
         yield "PROVISIONAL: the machine was not quiet, see the last line."
     if not quick.has_priority:
         yield "PROVISIONAL: the client may not have priority here: it waits for the engine's cores."

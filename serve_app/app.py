@@ -4,7 +4,7 @@ The only place where a backend class becomes a Serve deployment.
 """
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from ray import serve
@@ -14,7 +14,7 @@ from starlette.types import ASGIApp
 from deployments import backends
 from deployments.config import BackendConfig
 from deployments.errors import RoundhouseError
-from deployments.exchange import Exchange, Item, ModelCard
+from deployments.exchange import EVENT_STREAM, Exchange, Head, Item, ModelCard
 from serve_app.config import RouterArgs, RouterSettings
 from serve_app.error_response import log_unforeseen
 from serve_app.guard import digest
@@ -93,12 +93,12 @@ class Model:
         self._backend = backends.build(own_application(), backends.configure(args))
         await self._backend.start()
 
-    async def exchange(self, request: Exchange) -> AsyncIterator[Item | RoundhouseError | None]:
-        """The backend's items; before them None at once, to say that the request is taken."""
-        yield None
+    async def exchange(self, request: Exchange) -> AsyncIterator[Sequence[Item] | RoundhouseError]:
+        """The backend's items in bundles; at once an empty one: the request is taken."""
+        yield ()
         try:
-            async for item in self._backend.exchange(request):
-                yield item
+            async for bundle in bundles(self._backend.exchange(request)):
+                yield bundle
         except RoundhouseError as exc:
             yield exc
         except Exception as exc:  # noqa: BLE001 - the edge of the backend: logged here, once
@@ -117,3 +117,19 @@ class Model:
     async def __del__(self) -> None:
         """Called by Serve when the replica is taken down, after its requests have ended."""
         await self._backend.stop()
+
+
+async def bundles(items: AsyncIterator[Item]) -> AsyncIterator[Sequence[Item]]:
+    """As few messages as there can be: an answer that is not streamed in one, a stream's Head with
+    its first bytes. Nothing waits that could leave."""
+    held: list[Item] = []
+    streamed = False
+    async for item in items:
+        held.append(item)
+        if isinstance(item, Head):
+            streamed = item.content_type.startswith(EVENT_STREAM)
+        elif streamed:
+            yield held
+            held = []
+    if held:
+        yield held

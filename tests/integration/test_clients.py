@@ -26,7 +26,9 @@ def user(content: str) -> list[openai.types.chat.ChatCompletionMessageParam]:
 @pytest.mark.parametrize("model", MODELS)
 async def test_chat(client: openai.AsyncOpenAI, model: str) -> None:
     """A chat completion is valid to the strict client, with text, a reason and usage."""
-    answer = await client.chat.completions.create(model=model, messages=user("Repeat: lantern"))
+    answer = await client.chat.completions.create(
+        model=model, messages=user("Repeat: lantern"), temperature=0
+    )
     assert "lantern" in (answer.choices[0].message.content or "")
     assert answer.choices[0].finish_reason == "stop"
     assert answer.usage is not None
@@ -39,6 +41,7 @@ async def test_chat_stream(client: openai.AsyncOpenAI, model: str) -> None:
     stream = await client.chat.completions.create(
         model=model,
         messages=user("Repeat: lantern"),
+        temperature=0,
         stream=True,
         stream_options={"include_usage": True},
     )
@@ -53,7 +56,9 @@ async def test_chat_stream(client: openai.AsyncOpenAI, model: str) -> None:
 async def test_completions(client: openai.AsyncOpenAI, model: str) -> None:
     """Plain completions are valid to the strict client."""
     answer = await client.completions.create(model=model, prompt="one two", max_tokens=4)
-    assert answer.choices[0].text
+    assert answer.object == "text_completion"
+    assert answer.usage is not None
+    assert answer.usage.prompt_tokens > 0
 
 
 async def test_it_answers(client: openai.AsyncOpenAI) -> None:

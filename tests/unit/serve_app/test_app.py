@@ -1,13 +1,15 @@
 """The builders: what a configuration becomes in Serve, without a cluster."""
 
 import pickle
+from collections.abc import AsyncIterator
 
 import pytest
 import ray
 
 from deployments import errors
 from deployments.backends import configure
-from serve_app.app import model, num_gpus, router
+from deployments.exchange import EVENT_STREAM, Head, Item, Tail
+from serve_app.app import bundles, model, num_gpus, router
 from serve_app.config import RouterArgs
 
 
@@ -54,6 +56,23 @@ def test_bad_args(args: dict[str, object], said: str) -> None:
     """Args that do not validate are refused by the builder, by name."""
     with pytest.raises(ValueError, match=said):
         model(args)
+
+
+async def bundled(*items: Item) -> list[list[Item]]:
+    async def backend() -> AsyncIterator[Item]:
+        for item in items:
+            yield item
+
+    return [list(bundle) async for bundle in bundles(backend())]
+
+
+async def test_bundles() -> None:
+    """An answer crosses to the router in one message; a stream's pieces leave as they come."""
+    head, stream, tail = Head(), Head(content_type=EVENT_STREAM), Tail(1, 1)
+    assert await bundled(head, b"a", b"b", tail) == [[head, b"a", b"b", tail]]
+    assert await bundled(stream, b"a", b"b", tail) == [[stream, b"a"], [b"b"], [tail]]
+    assert await bundled(stream) == [[stream]]
+    assert await bundled() == []
 
 
 def tree(kind: type[errors.RoundhouseError]) -> list[type[errors.RoundhouseError]]:
