@@ -19,6 +19,7 @@ from deployments.errors import (
     UpstreamNotConfigured,
 )
 from deployments.exchange import JSON, Exchange, Item, ModelCard
+from deployments.progress import Report, unreported
 from deployments.relay import relay
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ class ApiBackend:
     def num_running(self) -> int:
         return self._num_running
 
-    async def start(self) -> None:
+    async def start(self, report: Report = unreported) -> None:
         import aiohttp
 
         self._session = aiohttp.ClientSession(

@@ -109,10 +109,21 @@ class HuggingFaceConfig(CheckpointConfig):
 
     backend: Literal["huggingface"] = "huggingface"
     max_ongoing_requests: PositiveInt = 512  # a full batch, and a full queue
+    allow_pickle: bool = Field(
+        default=False,
+        description="load weights from pickle files (.bin) where there are no safetensors; only "
+        "tensors are taken from them",
+    )
+    attn_implementation: Literal["auto", "eager", "sdpa", "flash_attention_2"] = Field(
+        default="auto", description="auto: sdpa where the model gives the same with it, else eager"
+    )
     max_batch_tokens: PositiveInt | None = Field(
         default=None,
         description="tokens of prompts and answers kept at a time, padding included; left out: "
         "what a share of the memory left beside the weights has room for",
+    )
+    max_sequences: PositiveInt = Field(
+        default=256, description="answers that are generated at a time, each choice of `n` one"
     )
     max_queued_requests: PositiveInt = Field(
         default=256, description="requests that wait for room in the batch; beyond: 429"

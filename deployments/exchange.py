@@ -8,6 +8,8 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Protocol
 
+from deployments.progress import Report, unreported
+
 JSON = "application/json"
 EVENT_STREAM = "text/event-stream"
 
@@ -68,8 +70,11 @@ class Backend(Protocol):
     def num_running(self) -> int:
         """Exchanges that hold a slot now, those that wait for one included."""
 
-    async def start(self) -> None:
-        """Loads whatever is needed to answer. Raises: StartError, with what to do about it."""
+    async def start(self, report: Report = unreported) -> None:
+        """Loads whatever is needed to answer, and tells `report` how far it is.
+
+        Raises: StartError, with what to do about it.
+        """
 
     def exchange(self, request: Exchange) -> AsyncGenerator[Item, None]:
         """Answers one request."""

@@ -14,6 +14,7 @@ from deployments.body import parse_object
 from deployments.config import EchoConfig
 from deployments.echo_script import play, script_from_body, split_words
 from deployments.exchange import EVENT_STREAM, Exchange, Head, Item, ModelCard, Tail
+from deployments.progress import Progress, Report, Shard, unreported
 
 
 class EchoBackend:
@@ -28,7 +29,8 @@ class EchoBackend:
     def num_running(self) -> int:
         return self._num_running
 
-    async def start(self) -> None:
+    async def start(self, report: Report = unreported) -> None:
+        report(Progress("loading weights", (Shard("echo", 1, 2), Shard("narcissus", 0, 2))))
         await asyncio.sleep(self._config.start_delay_s)
 
     async def stop(self) -> None:

@@ -29,6 +29,7 @@ from deployments.errors import (
     UnsupportedEndpoint,
 )
 from deployments.exchange import Exchange, Head, Item, ModelCard, Tail
+from deployments.progress import Progress, Report, unreported
 
 if TYPE_CHECKING:
     from vllm.engine.protocol import EngineClient
@@ -65,7 +66,8 @@ class VLLMBackend:
         """Requests that the engine holds, waiting ones included."""
         return self._engine.get_num_unfinished_requests() if self._engine else 0
 
-    async def start(self) -> None:
+    async def start(self, report: Report = unreported) -> None:
+        report(Progress("starting vLLM's engine"))  # which does not say how far it is
         path = checkpoint_path(self._config.checkpoint)
         _check_folder(path)
         args = await asyncio.to_thread(server_args, path, self._model_id, self._config)

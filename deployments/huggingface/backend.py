@@ -14,6 +14,7 @@ from deployments.huggingface.endpoints import Prepared, check_path, prepare
 from deployments.huggingface.generation import Sink
 from deployments.huggingface.loader import load
 from deployments.huggingface.plan import TextModel
+from deployments.progress import Report, unreported
 
 if TYPE_CHECKING:
     from deployments.huggingface.engine import Engine
@@ -59,9 +60,9 @@ class HuggingFaceBackend:
         """Exchanges that are being answered or wait for it."""
         return self._num_running
 
-    async def start(self) -> None:
+    async def start(self, report: Report = unreported) -> None:
         """Loads the model, leaving the event loop free. Raises: StartError."""
-        running = await asyncio.to_thread(_run, self._config)
+        running = await asyncio.to_thread(_run, self._config, report)
         if self._stopped:
             await asyncio.to_thread(running.engine.stop)
             raise StartError("The model was stopped while it was being loaded.")
@@ -114,9 +115,9 @@ class HuggingFaceBackend:
         return self._running
 
 
-def _run(config: HuggingFaceConfig) -> Running:
+def _run(config: HuggingFaceConfig, report: Report) -> Running:
     """Loads the model and starts its engine. Raises: StartError."""
-    loaded = load(config)
+    loaded = load(config, report)
     from deployments.huggingface.engine import Engine
 
     engine = Engine(loaded.model, loaded.capacity)

@@ -1,15 +1,17 @@
 """Whether a checkpoint's files are there and whole: found out in milliseconds, without torch.
 
-It looks at names, sizes and headers only. Weights in pickle files (.bin, .pt) are refused: loading
-them runs whatever code is in them.
+It looks at names, sizes and headers only. Weights in pickle files (.bin) are taken only where the
+operator allows them, and where there are no others.
 """
 
 import json
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from deployments.errors import StartError
+from deployments.huggingface.weight_files import PICKLES, SAFETENSORS, Layout, damaged
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 TOKENIZER_FILES = (
@@ -20,10 +22,14 @@ TOKENIZER_FILES = (
     "vocab.json",
     "vocab.txt",
 )
-WEIGHTS = "model.safetensors"
-INDEX = "model.safetensors.index.json"
-MAX_HEADER_BYTES = 100_000_000  # safetensors' own limit
-LFS_POINTER = b"version https://git-lfs"
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A folder with a model, and the files in it that have the weights."""
+
+    folder: Path
+    files: tuple[Path, ...]
 
 
 def is_hub_id(checkpoint: str) -> bool:
@@ -31,8 +37,11 @@ def is_hub_id(checkpoint: str) -> bool:
     return not Path(checkpoint).expanduser().exists() and bool(HUB_ID.fullmatch(checkpoint))
 
 
-def check_folder(folder: Path) -> None:
-    """Raises: StartError, saying which file is wrong and what to do about it."""
+def check_folder(folder: Path, allow_pickle: bool = False) -> Checkpoint:
+    """The checkpoint in a folder, its files in the order of their names.
+
+    Raises: StartError, saying which file is wrong and what to do about it.
+    """
     if not folder.is_dir():
         what = "is not a folder" if folder.exists() else "does not exist"
         raise StartError(
@@ -47,8 +56,21 @@ def check_folder(folder: Path) -> None:
             f"The checkpoint {folder} has no tokenizer (tokenizer.json or tokenizer.model). "
             "Copy the tokenizer's files of the original model into it."
         )
-    for shard in _weight_files(folder):
-        check_safetensors(shard)
+    layout = _layout(folder, allow_pickle)
+    files = _weight_files(folder, layout)
+    for file in files:
+        if not file.is_file():
+            raise StartError(
+                f"The checkpoint lacks {file}, which {folder / layout.index} lists. "
+                "Download it again."
+            )
+        layout.check(file)
+    return Checkpoint(folder, files)
+
+
+def has_weights(folder: Path, layout: Layout) -> bool:
+    """Whether a folder has weights of this kind, or at least their list."""
+    return any((folder / name).is_file() for name in (layout.index, layout.whole))
 
 
 def encoder_decoder(checkpoint: str, architectures: Any) -> StartError:
@@ -60,56 +82,32 @@ def encoder_decoder(checkpoint: str, architectures: Any) -> StartError:
     )
 
 
-def check_safetensors(path: Path) -> None:
-    """Raises: StartError for a file that is shorter or longer than its own header says."""
-    if not path.is_file():
-        raise StartError(
-            f"The checkpoint lacks {path}, which {path.parent / INDEX} lists. Download it again."
-        )
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        start = file.read(8)
-        if LFS_POINTER.startswith(start) and start:
-            raise StartError(
-                f"{path} is a Git LFS pointer, not the weights. Run `git lfs pull` in its folder."
-            )
-        num_header_bytes = int.from_bytes(start, "little")
-        if len(start) < 8 or num_header_bytes > min(MAX_HEADER_BYTES, size - 8):
-            raise _damaged(path, f"has {size} bytes, fewer than its header needs")
-        num_data_bytes = _num_data_bytes(path, file.read(num_header_bytes))
-    expected = 8 + num_header_bytes + num_data_bytes
-    if size != expected:
-        raise _damaged(path, f"has {size} bytes where its header says {expected}")
-
-
-def _num_data_bytes(path: Path, header: bytes) -> int:
-    try:
-        tensors: dict[str, Any] = json.loads(header)
-        tensors.pop("__metadata__", None)
-        return max((int(tensor["data_offsets"][1]) for tensor in tensors.values()), default=0)
-    except (ValueError, TypeError, LookupError, AttributeError):
-        raise _damaged(path, "has an unreadable header") from None
-
-
-def _damaged(path: Path, what: str) -> StartError:
-    return StartError(f"{path} is truncated or damaged: it {what}. Download it again.")
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    if (folder / INDEX).is_file():
-        shards = _read_json(folder / INDEX).get("weight_map")
-        if not isinstance(shards, dict) or not shards:
-            raise _damaged(folder / INDEX, "lists no weights")
-        return [folder / name for name in sorted(set(shards.values()))]
-    if (folder / WEIGHTS).is_file():
-        return [folder / WEIGHTS]
-    advice = "Download it again, with its *.safetensors files."
+def _layout(folder: Path, allow_pickle: bool) -> Layout:
+    """Safetensors wherever there are any. Raises: StartError."""
+    if has_weights(folder, SAFETENSORS):
+        return SAFETENSORS
+    if has_weights(folder, PICKLES) and allow_pickle:
+        return PICKLES
+    advice = (
+        "Download it again, with its *.safetensors files; if it is published with pickle files "
+        "(.bin) only, set `allow_pickle: true`."
+    )
     if any(folder.glob("*.bin")) or any(folder.glob("*.pt")):
         advice = (
-            "Its pickle files (.bin, .pt) are not loaded, since they can run code; convert them: "
-            "load the model with transformers where you trust it, and call save_pretrained."
+            "Its pickle files (.bin) are loaded only with `allow_pickle: true` in the args; no "
+            "code in them is run. Better, load the model with transformers and call "
+            "save_pretrained."
         )
-    raise StartError(f"The checkpoint {folder} has no weights in {WEIGHTS}. {advice}")
+    raise StartError(f"The checkpoint {folder} has no weights in {SAFETENSORS.whole}. {advice}")
+
+
+def _weight_files(folder: Path, layout: Layout) -> tuple[Path, ...]:
+    if not (folder / layout.index).is_file():
+        return (folder / layout.whole,)
+    shards = _read_json(folder / layout.index).get("weight_map")
+    if not isinstance(shards, dict) or not shards:
+        raise damaged(folder / layout.index, "lists no weights")
+    return tuple(folder / name for name in sorted(set(map(str, shards.values()))))
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -123,5 +121,5 @@ def _read_json(path: Path) -> dict[str, Any]:
     except ValueError:
         content = None
     if not isinstance(content, dict):
-        raise _damaged(path, "is not a JSON object")
+        raise damaged(path, "is not a JSON object")
     return content

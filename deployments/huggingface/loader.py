@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Any
 from deployments import catalog
 from deployments.config import HuggingFaceConfig
 from deployments.errors import StartError
-from deployments.huggingface import chat
-from deployments.huggingface.checkpoint import check_folder, encoder_decoder, is_hub_id
+from deployments.huggingface import chat, hub
+from deployments.huggingface.checkpoint import Checkpoint, check_folder
 from deployments.huggingface.plan import Limits, TextModel
 from deployments.huggingface.vocabulary import Vocabulary
+from deployments.progress import Progress, Report, unreported
 
 if TYPE_CHECKING:
     from deployments.huggingface.capacity import Capacity
 
 logger = logging.getLogger(__name__)
 
-HUB_FILES = ["*.json", "*.jinja", "*.safetensors", "*.model", "*.txt", "*.tiktoken"]
 SAMPLING_DEFAULTS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 CONTEXT_FIELDS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx")
 FALLBACK_CONTEXT = 2048
@@ -40,21 +40,17 @@ class Loaded:
     capacity: "Capacity"
 
 
-def load(config: HuggingFaceConfig) -> Loaded:
+def load(config: HuggingFaceConfig, report: Report = unreported) -> Loaded:
     """Loads a checkpoint; takes as long as that takes. Raises: StartError."""
-    if config.quantization != "none":
-        raise StartError(
-            f"quantization: {config.quantization} is not there yet in this version of the "
-            "huggingface backend. Use `quantization: none`."
-        )
     template = _chat_template(config.chat_template)
-    folder = _folder(config)
-    check_folder(folder)
+    checkpoint = check_folder(hub.folder(config, report), config.allow_pickle)
     try:
-        return _load(folder, template, config)
+        return _load(checkpoint, template, config, report)
     except _load_errors() as exc:
         reason = f"{type(exc).__name__}: {exc}"[:MAX_REASON_CHARS]
-        raise StartError(f"The checkpoint {folder} could not be loaded. {reason}") from exc
+        raise StartError(
+            f"The checkpoint {checkpoint.folder} could not be loaded. {reason}"
+        ) from exc
 
 
 def _load_errors() -> tuple[type[Exception], ...]:
@@ -63,7 +59,7 @@ def _load_errors() -> tuple[type[Exception], ...]:
     from safetensors import SafetensorError
 
     builtin = (OSError, ValueError, TypeError, AttributeError, LookupError, RuntimeError)
-    return (*builtin, ImportError, StrictDataclassError, SafetensorError)
+    return (*builtin, ImportError, AssertionError, StrictDataclassError, SafetensorError)
 
 
 def _chat_template(name: str | None) -> str | None:
@@ -79,36 +75,24 @@ def _chat_template(name: str | None) -> str | None:
         ) from exc
 
 
-def _folder(config: HuggingFaceConfig) -> Path:
-    checkpoint = catalog.checkpoint_path(config.checkpoint)
-    if not is_hub_id(checkpoint):
-        return Path(checkpoint).expanduser()
-    from huggingface_hub import snapshot_download
-
-    files = [*HUB_FILES, "*.py"] if config.trust_remote_code else HUB_FILES
-    try:
-        return Path(snapshot_download(checkpoint, allow_patterns=files))
-    except (OSError, ValueError) as exc:  # the bases of all of the hub's errors
-        first_line = str(exc).strip().partition("\n")[0][:MAX_REASON_CHARS].rstrip(".")
-        raise StartError(
-            f"The checkpoint {checkpoint} is neither a folder here nor could it be had from the "
-            f"Hugging Face hub. {type(exc).__name__}: {first_line}. Check the name, the network, "
-            "HF_HUB_OFFLINE and, for a gated model, HF_TOKEN."
-        ) from exc
-
-
-def _load(folder: Path, template: str | None, config: HuggingFaceConfig) -> Loaded:
+def _load(
+    checkpoint: Checkpoint, template: str | None, config: HuggingFaceConfig, report: Report
+) -> Loaded:
     from transformers import AutoTokenizer
 
+    from deployments.huggingface.build import build
     from deployments.huggingface.measure import measure
 
-    trusted = {"trust_remote_code": config.trust_remote_code, "local_files_only": True}
-    tokenizer = AutoTokenizer.from_pretrained(folder, **trusted)
+    report(Progress("reading the tokenizer"))
+    tokenizer = AutoTokenizer.from_pretrained(
+        checkpoint.folder, trust_remote_code=config.trust_remote_code, local_files_only=True
+    )
     if template is not None:
         tokenizer.chat_template = template
     chat.check_template(tokenizer)
-    model = _model(folder, config.dtype, trusted)
-    _check_forward(model, folder)
+    model = build(checkpoint, config, report)
+    report(Progress("checking the model"))
+    _check_forward(model, checkpoint.folder)
     limits = Limits(
         max_model_len=_max_model_len(model.config, tokenizer, config.max_model_len),
         vocab_size=model.get_input_embeddings().weight.shape[0],
@@ -117,32 +101,6 @@ def _load(folder: Path, template: str | None, config: HuggingFaceConfig) -> Load
     )
     text_model = TextModel(Vocabulary(tokenizer), limits)
     return Loaded(model, text_model, measure(model, text_model, config))
-
-
-def _model(folder: Path, dtype: str, trusted: Mapping[str, bool]) -> Any:
-    """The model on its device. Raises: StartError for one that would not be what was trained."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    architecture = AutoConfig.from_pretrained(folder, **trusted)
-    if architecture.is_encoder_decoder:
-        raise encoder_decoder(str(folder), architecture.architectures)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model, info = AutoModelForCausalLM.from_pretrained(
-        folder,
-        dtype=dtype,
-        use_safetensors=True,
-        device_map={"": device},
-        output_loading_info=True,
-        **trusted,
-    )
-    if info["missing_keys"]:  # transformers would fill them with noise, and only log it
-        missing = ", ".join(sorted(info["missing_keys"])[:3])
-        raise StartError(
-            f"The checkpoint {folder} lacks {len(info['missing_keys'])} of the model's weights "
-            f"({missing}, ...). Download it again, or correct its config.json."
-        )
-    return model.eval()
 
 
 def _check_forward(model: Any, folder: Path) -> None:

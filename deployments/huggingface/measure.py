@@ -12,7 +12,7 @@ from deployments.huggingface.capacity import UNLIMITED, Capacity
 from deployments.huggingface.decoder import Decoder
 from deployments.huggingface.memory import num_free_tokens
 from deployments.huggingface.plan import TextModel
-from deployments.huggingface.self_check import can_batch
+from deployments.huggingface.self_check import settle
 
 logger = logging.getLogger(__name__)
 
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 def measure(model: Any, text_model: TextModel, config: HuggingFaceConfig) -> Capacity:
     """What the engine may take on with this model. Raises: StartError, what the model raises."""
     decoder = Decoder(model)
-    batched = can_batch(decoder, model, text_model)
+    batched = settle(decoder, model, text_model, config.attn_implementation == "auto")
     max_batch_tokens = config.max_batch_tokens or _num_free_tokens(decoder)
     _check_room(max_batch_tokens, text_model.limits.max_model_len)
     if not batched:
@@ -33,6 +33,7 @@ def measure(model: Any, text_model: TextModel, config: HuggingFaceConfig) -> Cap
     logger.info("Up to %d tokens are kept in memory at a time", max_batch_tokens)
     return Capacity(
         max_batch_tokens,
+        max_sequences=config.max_sequences,
         max_queued_requests=config.max_queued_requests,
         prefill_chunk_tokens=config.prefill_chunk_tokens,
     )

@@ -9,6 +9,7 @@ from deployments.config import EchoConfig
 from deployments.echo_script import SECRET
 from deployments.errors import BackendOverloaded, BackendUnavailable, UnsupportedEndpoint
 from deployments.exchange import EVENT_STREAM, Exchange, Head, Item, Tail
+from deployments.progress import Progress
 from deployments.testing import EchoBackend
 from tests.plain_http import CHAT, chat, events_of
 
@@ -105,3 +106,13 @@ async def test_other_endpoints_are_refused(echo: EchoBackend) -> None:
     """A path that it does not answer is an unsupported endpoint."""
     with pytest.raises(UnsupportedEndpoint):
         await taken(echo, Exchange("/v1/embeddings", b'{"model":"demo"}', "id", "demo"))
+
+
+async def test_it_tells_how_far_its_start_is() -> None:
+    """A start is reported from its beginning: what shows it can be tried without a model."""
+    told: list[Progress] = []
+    await EchoBackend("demo", EchoConfig()).start(told.append)
+    assert [(p.stage, p.percent, p.done_bytes, p.total_bytes) for p in told] == [
+        ("loading weights", 25.0, 1, 4)
+    ]
+    assert Progress("downloading").percent is None

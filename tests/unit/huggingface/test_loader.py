@@ -153,8 +153,7 @@ def test_models_without_a_cache_of_keys_are_refused(tmp_path: Path) -> None:
 
 
 def test_settings_that_cannot_be_met(checkpoint: Path) -> None:
-    """Quantization, a longer context than the model's, and a bad template are refused."""
-    assert "quantization: int8 is not there yet" in reason(checkpoint, quantization="int8")
+    """A longer context than the model's, and a bad template, are refused."""
     assert "more than the 256 tokens" in reason(checkpoint, max_model_len=257)
     assert "cannot be read" in reason(checkpoint, chat_template="/no/such.jinja")
     (checkpoint / "bad.jinja").write_text("{% for %}")

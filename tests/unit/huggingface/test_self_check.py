@@ -11,7 +11,7 @@ from deployments.huggingface.capacity import UNLIMITED
 from deployments.huggingface.decoder import Decoder
 from deployments.huggingface.measure import measure
 from deployments.huggingface.plan import Limits, TextModel
-from deployments.huggingface.self_check import can_batch
+from deployments.huggingface.self_check import settle
 
 from .architectures import KINDS, SMALL, random_model
 from .models import EOS, VOCAB_SIZE
@@ -51,7 +51,7 @@ class TakesNoMask(LlamaForCausalLM):
 def test_the_architectures_we_promise_are_batched(kind: str) -> None:
     """None of them is served one at a time."""
     model = random_model(kind)
-    assert can_batch(Decoder(model), model, TEXT_MODEL)
+    assert settle(Decoder(model), model, TEXT_MODEL, attention_is_free=False)
 
 
 @pytest.mark.parametrize("wrong", [CountsPadding, MixesRows, TakesNoMask])

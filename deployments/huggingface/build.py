@@ -1,0 +1,85 @@
+"""From a whole checkpoint to transformers' model on its device, or to the reason why not.
+
+The class is the one that transformers has for the config, or the checkpoint's own where its code is
+trusted. Weights that are missing end the start: nothing is filled in.
+"""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+
+from deployments.config import HuggingFaceConfig
+from deployments.errors import StartError
+from deployments.huggingface import attention, quantization
+from deployments.huggingface.checkpoint import Checkpoint, encoder_decoder
+from deployments.huggingface.weights import CountedTensor, opened, stored_dtype
+from deployments.progress import Report
+
+logger = logging.getLogger(__name__)
+
+
+def build(checkpoint: Checkpoint, config: HuggingFaceConfig, report: Report) -> Any:
+    """The model, on its device. Raises: StartError, and what transformers and torch raise."""
+    skeleton = _skeleton(checkpoint.folder, config)
+    implementation = skeleton.config._attn_implementation
+    model_class = type(skeleton)
+    with opened(checkpoint.files, report) as weights, quantization.convertible(model_class):
+        dtype = _dtype(config.dtype, skeleton.config, weights)
+        model, info = model_class.from_pretrained(
+            None,
+            config=skeleton.config,
+            state_dict=weights,
+            dtype=dtype,
+            attn_implementation=implementation,
+            device_map={"": "cuda" if torch.cuda.is_available() else "cpu"},
+            generation_config=_generation_config(checkpoint.folder, skeleton),
+            output_loading_info=True,
+            **quantization.options(config.quantization, dtype),
+        )
+    _check_missing(checkpoint.folder, info["missing_keys"])
+    quantization.check(model, config.quantization)
+    return model.eval()
+
+
+def _skeleton(folder: Path, config: HuggingFaceConfig) -> Any:
+    """The model without weights: it says what class transformers makes of the checkpoint."""
+    trusted = {"trust_remote_code": config.trust_remote_code}
+    architecture = AutoConfig.from_pretrained(folder, local_files_only=True, **trusted)
+    if architecture.is_encoder_decoder:
+        raise encoder_decoder(str(folder), architecture.architectures)
+    code = getattr(architecture, "auto_map", None)
+    if code and config.trust_remote_code:
+        logger.warning("Running code of the checkpoint %s, as trust_remote_code allows", folder)
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(
+            architecture, **trusted, **attention.options(config.attn_implementation, architecture)
+        )
+
+
+def _dtype(asked: str, architecture: Any, weights: Mapping[str, CountedTensor]) -> torch.dtype:
+    """What is asked for, else what the config says, else what the files hold."""
+    named = architecture.dtype if asked == "auto" else asked
+    if named is None:
+        return stored_dtype(weights)
+    dtype: torch.dtype = getattr(torch, named) if isinstance(named, str) else named
+    return dtype
+
+
+def _generation_config(folder: Path, skeleton: Any) -> Any:
+    if (folder / "generation_config.json").is_file():
+        return GenerationConfig.from_pretrained(folder, local_files_only=True)
+    return skeleton.generation_config
+
+
+def _check_missing(folder: Path, missing: set[str]) -> None:
+    """transformers would fill missing weights with noise, and only log it. Raises: StartError."""
+    if missing:
+        names = ", ".join(sorted(missing)[:3])
+        raise StartError(
+            f"The checkpoint {folder} lacks {len(missing)} of the model's weights "
+            f"({names}, ...). Download it again, or correct its config.json."
+        )

@@ -1,0 +1,40 @@
+"""Where a checkpoint's files are: a folder of the operator, or what the hub gives for an id."""
+
+from pathlib import Path
+
+from deployments import catalog
+from deployments.config import HuggingFaceConfig
+from deployments.errors import StartError
+from deployments.huggingface.checkpoint import has_weights, is_hub_id
+from deployments.huggingface.weight_files import SAFETENSORS
+from deployments.progress import Progress, Report
+
+FILES = ["*.json", "*.jinja", "*.safetensors", "*.model", "*.txt", "*.tiktoken"]
+PICKLE_FILES = ["pytorch_model*.bin"]
+MAX_REASON_CHARS = 500
+
+
+def folder(config: HuggingFaceConfig, report: Report) -> Path:
+    """The checkpoint's folder on this machine, downloaded if need be. Raises: StartError."""
+    checkpoint = catalog.checkpoint_path(config.checkpoint)
+    if not is_hub_id(checkpoint):
+        return Path(checkpoint).expanduser()
+    report(Progress("downloading"))
+    found = _snapshot(checkpoint, [*FILES, "*.py"] if config.trust_remote_code else FILES)
+    if config.allow_pickle and not has_weights(found, SAFETENSORS):
+        _snapshot(checkpoint, PICKLE_FILES)
+    return found
+
+
+def _snapshot(checkpoint: str, patterns: list[str]) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(checkpoint, allow_patterns=patterns))
+    except (OSError, ValueError) as exc:  # the bases of all of the hub's errors
+        first_line = str(exc).strip().partition("\n")[0][:MAX_REASON_CHARS].rstrip(".")
+        raise StartError(
+            f"The checkpoint {checkpoint} is neither a folder here nor could it be had from the "
+            f"Hugging Face hub. {type(exc).__name__}: {first_line}. Check the name, the network, "
+            "HF_HUB_OFFLINE and, for a gated model, HF_TOKEN."
+        ) from exc
