@@ -12,6 +12,7 @@ from deployments.exchange import Exchange, Head, Item, ModelCard
 from deployments.huggingface.answer import Answer
 from deployments.huggingface.endpoints import Prepared, check_path, prepare
 from deployments.huggingface.generation import Sink
+from deployments.huggingface.grammar import Grammar, Grammars, Source
 from deployments.huggingface.loader import load
 from deployments.huggingface.plan import TextModel
 from deployments.progress import Report, unreported
@@ -29,13 +30,16 @@ class Running:
 
     text_model: TextModel
     engine: "Engine"
+    grammars: Grammars
 
-    def sequences(self, prepared: Prepared, sink: Sink) -> "list[Sequence]":
+    def sequences(
+        self, prepared: Prepared, grammar: Grammar | None, sink: Sink
+    ) -> "list[Sequence]":
         """The choices of a request as the engine takes them."""
         from deployments.huggingface.sequence import Sequence
 
         vocabulary = self.text_model.vocabulary
-        return [Sequence(choice, vocabulary, sink) for choice in prepared.choices]
+        return [Sequence(choice, vocabulary, sink, grammar) for choice in prepared.choices]
 
 
 class HuggingFaceBackend:
@@ -49,6 +53,7 @@ class HuggingFaceBackend:
         self._num_running = 0
         # Tokenizing a long prompt takes a while, and a tokenizer is no faster on two threads.
         self._tokenizing = ThreadPoolExecutor(1, thread_name_prefix="huggingface-tokenizer")
+        self._compiling = ThreadPoolExecutor(2, thread_name_prefix="huggingface-grammar")
 
     @property
     def engine(self) -> "Engine":
@@ -77,8 +82,9 @@ class HuggingFaceBackend:
         prepared = await loop.run_in_executor(
             self._tokenizing, prepare, request, running.text_model
         )
+        grammar = await self._compiled(running.grammars, prepared.grammar)
         answer = Answer(prepared.response, len(prepared.choices), expires_at)
-        sequences = running.sequences(prepared, answer)
+        sequences = running.sequences(prepared, grammar, answer)
         self._num_running += 1
         try:
             running.engine.submit(sequences)
@@ -93,6 +99,12 @@ class HuggingFaceBackend:
             answer.close()
             running.engine.cancel(sequences)
 
+    async def _compiled(self, grammars: Grammars, source: Source | None) -> Grammar | None:
+        if source is None:
+            return None
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._compiling, grammars.compile, source)
+
     async def check_health(self) -> None:
         """Returns while the engine can generate. Raises: BackendUnavailable."""
         self._require().engine.check()
@@ -106,6 +118,7 @@ class HuggingFaceBackend:
         self._stopped = True
         running, self._running = self._running, None
         self._tokenizing.shutdown(wait=False)
+        self._compiling.shutdown(wait=False)
         if running is not None:
             await asyncio.to_thread(running.engine.stop)
 
@@ -122,4 +135,6 @@ def _run(config: HuggingFaceConfig, report: Report) -> Running:
 
     engine = Engine(loaded.model, loaded.capacity)
     engine.start()
-    return Running(loaded.text_model, engine)
+    limits = loaded.text_model.limits
+    grammars = Grammars(loaded.text_model.vocabulary, limits.vocab_size, limits.eos_ids)
+    return Running(loaded.text_model, engine, grammars)

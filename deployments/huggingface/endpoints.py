@@ -8,6 +8,7 @@ from deployments.exchange import Exchange
 from deployments.huggingface import chat, plan
 from deployments.huggingface.formats import ChatFormat, CompletionFormat, Format
 from deployments.huggingface.generation import Choice
+from deployments.huggingface.grammar import Source
 from deployments.huggingface.plan import TextModel, Wishes
 from deployments.huggingface.request import (
     ChatRequest,
@@ -27,6 +28,7 @@ class Prepared:
 
     choices: tuple[Choice, ...]
     response: Response
+    grammar: Source | None = None
 
 
 def prepare(exchange: Exchange, model: TextModel) -> Prepared:
@@ -52,7 +54,8 @@ def _chat(exchange: Exchange, model: TextModel) -> Prepared:
     prompt = model.vocabulary.encode(text, add_special_tokens=False)
     plan.check_prompt(prompt, "messages", model.limits)
     choices = plan.choices(request, [prompt], _chat_wishes(request), model.limits)
-    return Prepared(choices, _response(exchange, request, ChatFormat(), len(prompt)))
+    response = _response(exchange, request, ChatFormat(), len(prompt))
+    return Prepared(choices, response, _grammar(request))
 
 
 def _chat_wishes(request: ChatRequest) -> Wishes:
@@ -69,7 +72,12 @@ def _completion(exchange: Exchange, model: TextModel) -> Prepared:
     echoes = _echoes(request, prompts, model.vocabulary) if request.echo else []
     format_ = CompletionFormat(tuple(echo for echo in echoes for _ in range(request.n or 1)))
     num_prompt_tokens = sum(len(prompt) for prompt in prompts)
-    return Prepared(choices, _response(exchange, request, format_, num_prompt_tokens))
+    response = _response(exchange, request, format_, num_prompt_tokens)
+    return Prepared(choices, response, _grammar(request))
+
+
+def _grammar(request: GenerationFields) -> Source | None:
+    return request.response_format.source if request.response_format else None
 
 
 def _completion_wishes(request: CompletionRequest) -> Wishes:

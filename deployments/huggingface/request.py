@@ -20,6 +20,7 @@ from pydantic_core import PydanticCustomError
 
 from deployments.body import parse_object
 from deployments.huggingface.invalid import invalid_request
+from deployments.huggingface.response_format import ResponseFormat
 
 MAX_CHOICES = 128
 MAX_PROMPTS = 2048
@@ -36,10 +37,6 @@ def _refuse_unless_empty(value: object) -> object:
 
 def _refuse_tool_choice(value: object) -> object:
     return value if value in ("none", "auto") else _refuse_unless_empty(value)
-
-
-def _refuse_formats(value: object) -> object:
-    return value if value == {"type": "text"} else _refuse_unless_empty(value)
 
 
 def _refuse_modalities(value: object) -> object:
@@ -141,7 +138,7 @@ class GenerationFields(Strict):
     ignore_eos: bool | None = None
 
     user: Ignored = None
-    response_format: Annotated[Any, AfterValidator(_refuse_formats)] = None
+    response_format: ResponseFormat | None = None
 
     @model_validator(mode="after")
     def _check_stream_options(self) -> "GenerationFields":

@@ -19,7 +19,8 @@ LOWEST_TEMPERATURE = 1e-5  # below it logits overflow, and the likeliest token i
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
-    """A chosen token. `logprob` and `top` are those of the model, before any sampling step."""
+    """A chosen token. `logprob` and `top` are those of the model, before any sampling step, among
+    the tokens that a grammar allows: as vLLM's."""
 
     token: int
     logprob: float = 0.0
@@ -102,7 +103,8 @@ class Sampler:
 def sample(samplers: Rows[Sampler], logits: Tensor, raw: Tensor) -> list[Sampled]:
     """The next token of each row of `logits` `(batch, vocab)`, which are adjusted already.
 
-    `raw` are the model's own, for the log probabilities. Waits for the device once.
+    `raw` are the model's own, but for what grammars forbid: they give the log probabilities. Waits
+    for the device once.
     """
     chosen = logits.argmax(-1)
     drawn = [row for row, sampler in enumerate(samplers) if not sampler.is_greedy]

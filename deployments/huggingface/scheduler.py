@@ -15,6 +15,7 @@ from deployments.errors import BackendUnavailable, RoundhouseError
 from deployments.huggingface.batch import Batch
 from deployments.huggingface.capacity import Capacity, num_batch_tokens
 from deployments.huggingface.decoder import Decoder
+from deployments.huggingface.masking import masked
 from deployments.huggingface.prefill import Newcomers, Prefill
 from deployments.huggingface.queue import Queue
 from deployments.huggingface.sampling import sample
@@ -110,7 +111,7 @@ class Scheduler:
 
     def _choose(self, sequences: list[Sequence], raw: Tensor) -> None:
         """Gives each sequence its next token, by its row of logits `(batch, vocab)`."""
-        raw = raw.float()
+        raw = masked([s.matcher for s in sequences], raw.float())
         logits = raw.clone() if any(s.adjusts for s in sequences) else raw
         for sequence, row in zip(sequences, logits, strict=True):
             if sequence.adjusts:

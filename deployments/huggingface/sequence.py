@@ -9,6 +9,7 @@ from torch import Tensor
 from deployments.errors import RoundhouseError
 from deployments.huggingface.detokenizer import Detokenizer
 from deployments.huggingface.generation import Choice, Delta, Sink, TokenLogprob
+from deployments.huggingface.grammar import Grammar, Matcher
 from deployments.huggingface.sampling import Sampled, Sampler
 from deployments.huggingface.vocabulary import Vocabulary
 from deployments.stops import StopStrings
@@ -19,15 +20,18 @@ NO_TOKENS: frozenset[int] = frozenset()
 class Sequence:
     """A choice on its way.
 
-    `cancelled` is set by the engine when nobody wants it any more, `alone` when it is to run
-    without company.
+    `matcher` is how far it is in the grammar that it must follow, if there is one. `cancelled` is
+    set by the engine when nobody wants it any more, `alone` when it is to run without company.
     """
 
-    def __init__(self, choice: Choice, vocabulary: Vocabulary, sink: Sink) -> None:
+    def __init__(
+        self, choice: Choice, vocabulary: Vocabulary, sink: Sink, grammar: Grammar | None = None
+    ) -> None:
         self.cancelled = False
         self.finished = False
         self.alone = False
         self.sampler = Sampler(choice.sampling, choice.prompt_ids)
+        self.matcher = grammar.matcher() if grammar else None
         self._choice = choice
         self._vocabulary = vocabulary
         self._sink = sink
@@ -76,6 +80,8 @@ class Sequence:
 
     def take(self, sampled: Sampled) -> None:
         """Takes the next token; sets `finished` at the end."""
+        if self.matcher is not None and not self._follow(self.matcher, sampled.token):
+            return
         self._tokens.append(sampled.token)
         if sampled.token in self._choice.stopping.token_ids:
             self._finish("stop")
@@ -87,6 +93,18 @@ class Sequence:
         if not self.finished:
             self.finished = True
             self._sink.fail(error)
+
+    def _follow(self, matcher: Matcher, token: int) -> bool:
+        """Whether the answer goes on with a token. If not, it has ended."""
+        if matcher.accepting and not matcher.allows(token):
+            self._finish("stop")  # nothing was allowed: `min_tokens` bans the end, which is here
+            return False
+        try:
+            matcher.take(token)
+        except RoundhouseError as error:
+            self.fail(error)
+            return False
+        return True
 
     def _banned(self) -> frozenset[int]:
         early = len(self._tokens) < self._choice.stopping.min_tokens
@@ -101,6 +119,8 @@ class Sequence:
         self._put(self._stops.add(text, armed))
         if self._stops.found:
             self._drop_logprobs()
+            self._finish("stop")
+        elif self.matcher is not None and self.matcher.ended:
             self._finish("stop")
         elif len(self._tokens) >= self._choice.stopping.max_tokens:
             self._finish("length")

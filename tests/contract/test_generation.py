@@ -1,6 +1,7 @@
 """What the backends that generate tokens themselves promise, and that they agree."""
 
 import asyncio
+import json
 
 import pytest
 
@@ -73,3 +74,23 @@ async def test_wrong_type(subject: Subject) -> None:
     with pytest.raises(InvalidRequest) as refused:
         await ask(subject.backend, saying(subject, "word", min_p="much"))
     assert refused.value.param == "min_p"
+
+
+async def test_json_schema(subject: Subject) -> None:
+    """An answer under a JSON schema is valid under it, with a question that asks for no JSON."""
+    schema = {
+        "type": "object",
+        "properties": {"colour": {"enum": ["red", "green"]}, "sure": {"type": "boolean"}},
+        "required": ["colour", "sure"],
+        "additionalProperties": False,
+    }
+    form = {"name": "answer", "schema": schema, "strict": True}
+    asked = {"type": "json_schema", "json_schema": form}
+    answered = await ask(subject.backend, saying(subject, "red", response_format=asked))
+    assert answered.json["choices"][0]["finish_reason"] == "stop"
+    answer = json.loads(answered.text)
+    assert set(answer) == {"colour", "sure"}
+    assert answer["colour"] in {"red", "green"}
+    wrong = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "strin"}}}
+    with pytest.raises(InvalidRequest):
+        await ask(subject.backend, saying(subject, "red", response_format=wrong))

@@ -10,6 +10,7 @@ from deployments.errors import RoundhouseError
 from deployments.huggingface.capacity import Capacity
 from deployments.huggingface.decoder import Decoder
 from deployments.huggingface.generation import Choice, Delta, Sampling, Stopping
+from deployments.huggingface.grammar import Grammar
 from deployments.huggingface.queue import Queue
 from deployments.huggingface.scheduler import Scheduler
 from deployments.huggingface.sequence import Sequence
@@ -35,12 +36,16 @@ class Asked(Sequence):
     """A sequence whose tokens and end a test can see."""
 
     def __init__(
-        self, prompt: tuple[int, ...], max_tokens: int, sampling: Sampling = GREEDY
+        self,
+        prompt: tuple[int, ...],
+        max_tokens: int,
+        sampling: Sampling = GREEDY,
+        grammar: Grammar | None = None,
     ) -> None:
         self.sink = Collected()
         self.prompt = prompt
         stopping = Stopping(max_tokens, token_ids=frozenset({EOS}))
-        super().__init__(Choice(0, prompt, sampling, stopping), VOCABULARY, self.sink)
+        super().__init__(Choice(0, prompt, sampling, stopping), VOCABULARY, self.sink, grammar)
 
     @property
     def answer(self) -> list[int]:

@@ -38,7 +38,9 @@ def refusal(**body: Any) -> InvalidRequest:
         ("stream_options", {"usage": True}, "stream_options.usage", "unknown_parameter"),
         ("temprature", 1, "temprature", "unknown_parameter"),
         ("tools", [{"type": "function"}], "tools", "unsupported_parameter"),
-        ("response_format", {"type": "json_object"}, "response_format", "unsupported_parameter"),
+        ("response_format", {"type": "yaml"}, "response_format.type", "invalid_value"),
+        ("response_format", {"type": "json_schema"}, "response_format", "invalid_value"),
+        ("response_format", {"type": "text", "x": 1}, "response_format.x", "unknown_parameter"),
         ("messages", [], "messages", "invalid_value"),
         ("messages", "hi", "messages", "invalid_type"),
         ("messages", ["hi"], "messages[0]", "invalid_type"),
@@ -53,6 +55,25 @@ def test_wrong_fields_are_named(field: str, value: object, param: str, code: str
     error = refusal(**{field: value})
     assert (error.status, error.param, error.code) == (400, param, code)
     assert param in error.message
+
+
+@pytest.mark.parametrize(
+    ("wrong", "param", "code"),
+    [
+        ({"name": "a b"}, "name", "invalid_value"),
+        ({"name": "n" * 65}, "name", "invalid_value"),
+        ({"name": None}, "name", "invalid_type"),
+        ({"schema": "{}"}, "schema", "invalid_type"),
+        ({"strict": 1}, "strict", "invalid_type"),
+        ({"shema": {}}, "shema", "unknown_parameter"),
+    ],
+)
+def test_a_json_schema_has_openais_form(wrong: dict[str, Any], param: str, code: str) -> None:
+    """Name, schema and strict of a json_schema are each checked, and nothing else may be there."""
+    form = {"name": "n", "schema": {"type": "object"}, "strict": True}
+    chat(response_format={"type": "json_schema", "json_schema": form})
+    error = refusal(response_format={"type": "json_schema", "json_schema": form | wrong})
+    assert (error.param, error.code) == (f"response_format.json_schema.{param}", code)
 
 
 @pytest.mark.parametrize(
