@@ -10,6 +10,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     model_validator,
@@ -17,6 +18,7 @@ from pydantic import (
 
 EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 ModelId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,199}$")]
+StopString = Annotated[str, Field(min_length=1)]
 
 
 class Config(BaseModel):
@@ -77,6 +79,7 @@ class ApiConfig(BackendConfig):
     """Commercial APIs behind one CPU-only application."""
 
     backend: Literal["api"] = "api"
+    model_type: ModelId | None = Field(default=None, description="an entry of the catalogue")
     models: dict[ModelId, ApiModel] = Field(min_length=1, description="model id: upstream")
     paths: tuple[str, ...] = Field(
         default=INFERENCE_PATHS, description="what is passed on; any other path is a 404"
@@ -92,7 +95,14 @@ class CheckpointConfig(BackendConfig):
     model_type: ModelId | None = Field(default=None, description="an entry of the catalogue")
     checkpoint: str = Field(min_length=1, description="a folder, or a Hugging Face hub id")
     chat_template: str | None = Field(
-        default=None, description="a Jinja file; left out: the checkpoint's own"
+        default=None,
+        description="a Jinja file; left out: the catalogue's, if it has one, else the checkpoint's",
+    )
+    stop: tuple[StopString, ...] = Field(
+        default=(), description="strings that end the answers to chats, and are not shown"
+    )
+    stop_token_ids: tuple[NonNegativeInt, ...] = Field(
+        default=(), description="tokens that end any answer, besides the checkpoint's, not shown"
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     quantization: Literal["none", "int8", "nf4"] = "none"

@@ -1,5 +1,17 @@
 """Stop strings: found across the borders of tokens, and never shown, not even in part."""
 
+from collections.abc import Iterable
+from typing import Any
+
+
+def stop_ids(tokenizer: Any, strings: Iterable[str], ids: Iterable[int]) -> frozenset[int]:
+    """`ids`, and those of the strings that are tokens of their own: such never come as text.
+
+    Ids that the tokenizer lacks are kept: the model may still have them.
+    """
+    added = tokenizer.get_added_vocab()
+    return frozenset(ids) | {int(added[string]) for string in strings if string in added}
+
 
 class StopStrings:
     """Lets text through up to the first stop string, keeping back what might begin one."""

@@ -30,6 +30,8 @@ from deployments.errors import (
 )
 from deployments.exchange import Exchange, Head, Item, ModelCard, Tail
 from deployments.progress import Progress, Report, unreported
+from deployments.stops import stop_ids
+from deployments.vllm_stops import Stops, path_of_exchange
 
 if TYPE_CHECKING:
     from vllm.engine.protocol import EngineClient
@@ -72,7 +74,7 @@ class VLLMBackend:
         _check_folder(path)
         args = await asyncio.to_thread(server_args, path, self._model_id, self._config)
         try:
-            self._engine, self._app = await launch(args)
+            self._engine, self._app = await launch(args, self._config)
         except (ValueError, OSError, RuntimeError) as exc:
             await self.stop()
             reason = str(exc).strip().split("\n")[0]
@@ -93,6 +95,7 @@ class VLLMBackend:
         await self.check_health()
         usage = Usage()
         usage_of_exchange.set(usage)
+        path_of_exchange.set(request.path)
         call = AppCall(request.path, self._body(request), request.request_id)
         answer = call.answer(self._app, _raise_error_event)
         try:
@@ -155,7 +158,7 @@ def _quantization(config: VLLMConfig) -> dict[str, str]:
     return {"quantization": "bitsandbytes"} if config.quantization == "nf4" else {}
 
 
-async def launch(args: Namespace) -> tuple["EngineClient", ASGIApp]:
+async def launch(args: Namespace, config: VLLMConfig) -> tuple["EngineClient", ASGIApp]:
     """Starts the engine (in a process of its own) and builds vLLM's app around it."""
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.entrypoints.launchers.api_server.app_state import init_app_state
@@ -163,34 +166,47 @@ async def launch(args: Namespace) -> tuple["EngineClient", ASGIApp]:
 
     vllm_config = await asyncio.to_thread(AsyncEngineArgs.from_cli_args(args).create_engine_config)
     # Not in a thread: the engine binds itself to the running loop.
-    engine = counting_engine().from_vllm_config(
-        vllm_config, disable_log_stats=args.disable_log_stats
-    )
+    engine = engine_class().from_vllm_config(vllm_config, disable_log_stats=args.disable_log_stats)
+    engine.stops = _stops(config, engine)
     tasks = await engine.get_supported_tasks()
     app = build_app(args, tasks, engine.model_config)
     await init_app_state(engine, app.state, args, tasks)
     return engine, app
 
 
-def counting_engine() -> Any:
-    """vLLM's engine, counting each exchange's tokens where they pass anyway.
+def _stops(config: VLLMConfig, engine: Any) -> Stops:
+    """The configured stops; ids that the model lacks can never come, and would confuse it."""
+    if not (config.stop or config.stop_token_ids):
+        return Stops()
+    ids = stop_ids(engine.get_tokenizer(), config.stop, config.stop_token_ids)
+    vocab_size = engine.model_config.get_vocab_size()
+    return Stops(config.stop, frozenset(i for i in ids if i < vocab_size))
+
+
+def engine_class() -> Any:
+    """vLLM's engine with the model's own stops, counting each exchange's tokens as they pass.
 
     The answer's bytes would say it too, but a stream only where the client asked for usage.
     """
     from vllm.v1.engine.async_llm import AsyncLLM
 
-    class CountingEngine(AsyncLLM):  # type: ignore[misc] # vLLM is not always installed
-        async def generate(self, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+    class Engine(AsyncLLM):  # type: ignore[misc] # vLLM is not always installed
+        stops = Stops()
+
+        async def generate(
+            self, prompt: Any, sampling_params: Any, *args: Any, **kwargs: Any
+        ) -> AsyncIterator[Any]:
             usage = usage_of_exchange.get()
+            params = self.stops.under(sampling_params)
             counted = False
-            async for output in super().generate(*args, **kwargs):
+            async for output in super().generate(prompt, params, *args, **kwargs):
                 if not counted:
                     usage.prompt_tokens += len(output.prompt_token_ids or ())
                     counted = True
                 usage.completion_tokens += sum(len(o.token_ids) for o in output.outputs)
                 yield output
 
-    return CountingEngine
+    return Engine
 
 
 def _raise_error_event(piece: bytes) -> None:

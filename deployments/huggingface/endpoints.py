@@ -60,9 +60,10 @@ def _chat(exchange: Exchange, model: TextModel) -> Prepared:
 
 def _chat_wishes(request: ChatRequest) -> Wishes:
     num_logprobs = (request.top_logprobs or 0) if request.logprobs else None
-    if request.max_completion_tokens is None:
-        return Wishes("messages", "max_tokens", request.max_tokens, num_logprobs)
-    return Wishes("messages", "max_completion_tokens", request.max_completion_tokens, num_logprobs)
+    name, max_tokens = "max_completion_tokens", request.max_completion_tokens
+    if max_tokens is None:
+        name, max_tokens = "max_tokens", request.max_tokens
+    return Wishes("messages", name, max_tokens, num_logprobs, templated=True)
 
 
 def _completion(exchange: Exchange, model: TextModel) -> Prepared:

@@ -18,6 +18,7 @@ from deployments.huggingface.checkpoint import Checkpoint, check_folder
 from deployments.huggingface.plan import Limits, TextModel
 from deployments.huggingface.vocabulary import Vocabulary
 from deployments.progress import Progress, Report, unreported
+from deployments.stops import stop_ids
 
 if TYPE_CHECKING:
     from deployments.huggingface.capacity import Capacity
@@ -93,14 +94,21 @@ def _load(
     model = build(checkpoint, config, report)
     report(Progress("checking the model"))
     _check_forward(model, checkpoint.folder)
-    limits = Limits(
-        max_model_len=_max_model_len(model.config, tokenizer, config.max_model_len),
-        vocab_size=model.get_input_embeddings().weight.shape[0],
-        eos_ids=_eos_ids(model.generation_config.eos_token_id, tokenizer.eos_token_id),
-        defaults=_defaults(model.generation_config.to_diff_dict()),
-    )
-    text_model = TextModel(Vocabulary(tokenizer), limits)
+    text_model = TextModel(Vocabulary(tokenizer), _limits(model, tokenizer, config))
     return Loaded(model, text_model, measure(model, text_model, config))
+
+
+def _limits(model: Any, tokenizer: Any, config: HuggingFaceConfig) -> Limits:
+    vocab_size = model.get_input_embeddings().weight.shape[0]
+    eos_ids = _eos_ids(model.generation_config.eos_token_id, tokenizer.eos_token_id)
+    eos_ids |= stop_ids(tokenizer, config.stop, config.stop_token_ids)
+    return Limits(
+        max_model_len=_max_model_len(model.config, tokenizer, config.max_model_len),
+        vocab_size=vocab_size,
+        eos_ids=frozenset(i for i in eos_ids if i < vocab_size),  # others can never come
+        defaults=_defaults(model.generation_config.to_diff_dict()),
+        stop_strings=config.stop,
+    )
 
 
 def _check_forward(model: Any, folder: Path) -> None:

@@ -20,6 +20,7 @@ class Limits:
     vocab_size: int
     eos_ids: frozenset[int]
     defaults: Mapping[str, float]
+    stop_strings: tuple[str, ...] = ()  # of its chat template
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +33,16 @@ class TextModel:
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
-    """What the two endpoints call by different names. An answer for which no `max_tokens` is
-    asked gets `default_tokens` or what the context has left, whichever is less."""
+    """What the two endpoints call by different names, or do otherwise. An answer for which no
+    `max_tokens` is asked gets `default_tokens` or what the context has left, whichever is less.
+    `templated`: the prompt is of the chat template, so its stop strings count."""
 
     prompt_param: str
     max_tokens_param: str
     max_tokens: int | None
     num_logprobs: int | None
     default_tokens: int = NO_LIMIT
+    templated: bool = False
 
 
 def choices(
@@ -123,8 +126,12 @@ def _stopping(
         )
     # An id that the model lacks can never be generated, so it needs no error and no ban.
     asked = frozenset(i for i in request.stop_token_ids or () if 0 <= i < limits.vocab_size)
-    ids = asked if request.ignore_eos else asked | limits.eos_ids
-    return Stopping(max_tokens, min_tokens, ids, tuple(request.stop or ()))
+    strings = tuple(request.stop or ())
+    if request.ignore_eos:
+        return Stopping(max_tokens, min_tokens, asked, strings)
+    if wishes.templated:
+        strings += limits.stop_strings
+    return Stopping(max_tokens, min_tokens, asked | limits.eos_ids, strings)
 
 
 def _max_tokens(num_prompt_tokens: int, wishes: Wishes, max_model_len: int) -> int:

@@ -44,6 +44,8 @@ def configured(application: Application) -> BackendConfig | list[Problem]:
         config = configure(_apart_from_names(args, backend) if unknown else args)
     except ValidationError as error:
         return [*unknown, *refusal.problems(error, BACKENDS[backend].config, args, path)]
+    except catalog.Unservable as error:
+        return [*unknown, Problem((*path, error.key), error.message)]
     return unknown or config
 
 
@@ -90,6 +92,7 @@ def _meant(backend: object) -> str | None:
 
 def _apart_from_names(args: dict[str, Any], backend: str) -> dict[str, Any]:
     """Args whose other mistakes can be found although `model_type` or `backend` is one."""
-    rest = {key: value for key, value in args.items() if key != "model_type"}
+    of_catalogue = {"model_type", catalog.GPU_MEMORY_ARG}
+    rest = {key: value for key, value in args.items() if key not in of_catalogue}
     takes_checkpoint = "checkpoint" in BACKENDS[backend].config.model_fields
     return {**({"checkpoint": "unknown"} if takes_checkpoint else {}), **rest, "backend": backend}

@@ -3,12 +3,13 @@
 Reads what has the right shape and passes over the rest in silence: `schema.py` refuses that.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import Enum
 from typing import Any
 
+from deployments import catalog
 from serve_app.check.problem import Path
 
 MODULE = "serve_app.app"
@@ -62,13 +63,21 @@ class Application:
 
     def models(self) -> Iterator[tuple[object, Path]]:
         """The model ids that clients may send, each with the place that says so."""
-        models = self.args.get("models")
+        models, path = self.args.get("models"), (*self.path, "args")
         if self.role is not Role.MODEL:
             return
         if isinstance(models, dict):
-            yield from ((model, (*self.path, "args", "models", model)) for model in models)
+            yield from ((model, (*path, "models", model)) for model in models)
+        elif of_catalogue := self._models_of_catalogue():
+            yield from ((model, (*path, "model_type")) for model in of_catalogue)
         elif self.args.get("backend") != "api":
             yield self.name, (*self.path, "name")
+
+    def _models_of_catalogue(self) -> Iterable[object]:
+        """Those of a commercial model of the catalogue, which go by their names there."""
+        name = self.args.get("model_type")
+        entry = catalog.entries().get(name) if isinstance(name, str) else None
+        return entry.settings.get("models", ()) if entry else ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -186,6 +186,23 @@ ARGS = [
         "not for backend `echo`: the catalogue sets `checkpoint`",
     ),
     ("  args: {}", "  args: {api_key_env: A}  # <-", "did you mean `api_keys_env`?"),
+    ("model_type: demo\n", "model_type: alpaca-7b  # <-\n", "only a weight diff over LLaMA-7B"),
+    (
+        "    model_type: demo\n    backend: vllm\n",
+        "    model_type: starchat\n    num_gpus: 0\n    gpu_memory_gb: big  # <-\n",
+        "should be the memory of one GPU",
+    ),
+    (
+        "{upstream_model: gpt-5}\n",
+        "{upstream_model: gpt-5}\n- {name: x, route_prefix: null, args: {model_type: gpt-4},"
+        " import_path: 'serve_app.app:model'}  # <-\n",
+        "`gpt-4` is taken already, by applications[3].args.models.gpt-4",
+    ),
+    (
+        "{model_type: demo, backend: huggingface}",
+        "{model_type: gpt-3.5-turbo, backend: vllm}  # <-",
+        "not for backend `vllm`: the catalogue sets `models`",
+    ),
 ]
 
 ALIASES = [
