@@ -16,6 +16,8 @@ from pydantic import (
     model_validator,
 )
 
+from deployments.placement.amount import Amount
+
 EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 ModelId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,199}$")]
 StopString = Annotated[str, Field(min_length=1)]
@@ -43,6 +45,11 @@ class BackendConfig(Config):
     max_ongoing_requests: PositiveInt = Field(
         default=256, description="requests a replica takes at a time, waiting ones included"
     )
+
+    @property
+    def reserved_ram_bytes(self) -> int | None:
+        """What a replica declares to Ray of its RAM, so that no other is put beside it in vain."""
+        return None
 
 
 class ApiModel(Config):
@@ -114,6 +121,29 @@ class CheckpointConfig(BackendConfig):
     )
 
 
+class MemoryConfig(Config):
+    """What a model may use of its machine. Left out: all that is free, but no disk.
+
+    `roundhouse plan` tells beforehand where the model would go.
+    """
+
+    gpu: Amount | None = Field(default=None, description="GPU memory, such as 15GiB; 0: no GPU")
+    cpu: Amount | None = Field(
+        default=None, description="RAM, such as 24GiB, libraries included; reserved with Ray"
+    )
+    disk: str | None = Field(
+        default=None, min_length=1, description="a folder for weights that fit in neither"
+    )
+    batch: PositiveInt = Field(default=8, description="sequences at a time to have room for")
+    context: PositiveInt = Field(
+        default=2048, description="tokens that each of them may have, at most the model's context"
+    )
+    streaming: Literal["auto", "accelerate", "off"] = Field(
+        default="auto",
+        description="how weights that do not fit reach the model; off: they must fit",
+    )
+
+
 class HuggingFaceConfig(CheckpointConfig):
     """Any decoder that transformers can generate with."""
 
@@ -142,6 +172,14 @@ class HuggingFaceConfig(CheckpointConfig):
         default=512,
         description="tokens of new prompts that are read between two steps of running answers",
     )
+    memory: MemoryConfig | None = Field(
+        default=None, description="what the model may use; left out: its weights must fit"
+    )
+
+    @property
+    def reserved_ram_bytes(self) -> int | None:
+        """The RAM that `memory` names."""
+        return self.memory.cpu or None if self.memory else None
 
 
 class VLLMConfig(CheckpointConfig):

@@ -49,10 +49,16 @@ def model(args: dict[str, Any]) -> Application:
         name=config.backend,
         max_ongoing_requests=config.max_ongoing_requests,
         max_queued_requests=config.max_ongoing_requests,
-        ray_actor_options={"num_cpus": config.num_cpus, "num_gpus": num_gpus(config)},
+        ray_actor_options=_actor_options(config),
         graceful_shutdown_timeout_s=DRAIN_S,
     )
     return deployment.bind(dict(args))
+
+
+def _actor_options(config: BackendConfig) -> dict[str, float]:
+    options = {"num_cpus": config.num_cpus, "num_gpus": num_gpus(config)}
+    ram = config.reserved_ram_bytes
+    return options | ({} if ram is None else {"memory": ram})
 
 
 def num_gpus(config: BackendConfig) -> float:

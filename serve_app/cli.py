@@ -13,6 +13,7 @@ from pathlib import Path
 import yaml
 
 from deployments import catalog
+from serve_app import plan_command
 from serve_app.check.problem import nearest
 
 Commands = argparse._SubParsersAction  # type of add_subparsers(), which has no public name
@@ -51,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         description="One OpenAI-compatible endpoint in front of every kind of language model.",
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (_add_check, _add_models, _add_serve):
+    for add in (_add_check, _add_models, _add_plan, _add_serve):
         add(commands)
     arguments = parser.parse_args(argv)
     return int(arguments.run(arguments))
@@ -76,6 +77,12 @@ def _add_models(commands: "Commands[argparse.ArgumentParser]") -> None:
     parser.epilog = MODELS_EPILOG
     parser.add_argument("name", nargs="?", help="show this entry's settings")
     parser.set_defaults(run=_models)
+
+
+def _add_plan(commands: "Commands[argparse.ArgumentParser]") -> None:
+    parser = _command(commands, "plan", "tell what a model needs, and where it would go")
+    plan_command.add_arguments(parser)
+    parser.set_defaults(run=plan_command.run)
 
 
 def _add_serve(commands: "Commands[argparse.ArgumentParser]") -> None:

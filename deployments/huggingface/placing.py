@@ -1,0 +1,65 @@
+"""Where a model is to go, decided before it is loaded, against what this machine really has."""
+
+import logging
+from pathlib import Path
+
+from deployments.config import HuggingFaceConfig, MemoryConfig
+from deployments.errors import StartError
+from deployments.placement import machine
+from deployments.placement.arrangement import Tier
+from deployments.placement.bandwidth import Bandwidths
+from deployments.placement.budget import Budget
+from deployments.placement.demand import Model
+from deployments.placement.planner import Plan, Question, make_plan
+from deployments.placement.report import as_text, refusal, report
+from deployments.placement.source import from_folder
+from deployments.placement.workload import Workload
+
+logger = logging.getLogger(__name__)
+
+
+def place(folder: Path, config: HuggingFaceConfig) -> Plan | None:
+    """The best plan for this machine; None for a model that cannot be planned and need not be,
+    since no `memory` is given. Raises: StartError for one that does not fit."""
+    try:
+        model = from_folder(folder, config.dtype)
+    except StartError as unplanned:
+        if config.memory is not None:
+            raise
+        logger.info("Loading without a plan: %s", unplanned.message)
+        return None
+    plan = make_plan(_question(model, config))
+    told = report(plan, Bandwidths())
+    if plan.chosen is None:
+        reasons = "; ".join(f"{no.name}: {no.reason}" for no in told.rejected)
+        raise StartError(f"The checkpoint {folder} does not fit. {reasons}. {refusal(told)}")
+    logger.info("%s", as_text(told))
+    return plan
+
+
+def _question(model: Model, config: HuggingFaceConfig) -> Question:
+    memory = config.memory or MemoryConfig(batch=1, streaming="off")
+    known = [memory.context, config.max_model_len, model.geometry.max_model_len]
+    context = min(length for length in known if length)
+    return Question(
+        model,
+        Workload(memory.batch, context, config.prefill_chunk_tokens),
+        budget(memory),
+        (config.quantization,),
+        (Tier.RESIDENT,) if memory.streaming == "off" else tuple(Tier),
+    )
+
+
+def budget(memory: MemoryConfig) -> Budget:
+    """What a model may use here: what is free, and of that no more than what `memory` says."""
+    taken = machine.own_ram_bytes()
+    return Budget(
+        gpu_bytes=_least(machine.free_gpu_bytes(), memory.gpu),
+        cpu_bytes=_least(machine.available_ram_bytes() + taken, memory.cpu),
+        disk_bytes=None if memory.disk is None else machine.free_disk_bytes(Path(memory.disk)),
+        base_bytes=taken,
+    )
+
+
+def _least(there: int, allowed: int | None) -> int:
+    return there if allowed is None else min(there, allowed)

@@ -1,0 +1,59 @@
+"""What a model asks for under one quantisation: its weights part by part, and its workload."""
+
+from dataclasses import dataclass
+
+from deployments.placement.geometry import Geometry
+from deployments.placement.weights import BYTES, DTYPES, Weights
+from deployments.placement.workload import Working, Workload, working
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A checkpoint as far as planning goes. `dtype` is the one it will be loaded in, as torch
+    names it."""
+
+    name: str
+    geometry: Geometry
+    weights: Weights
+    dtype: str
+
+    @property
+    def stored_name(self) -> str:
+        """safetensors' name of `dtype`."""
+        return DTYPES[self.dtype]
+
+    @property
+    def element_bytes(self) -> int:
+        """Of one number."""
+        return int(BYTES[self.stored_name])
+
+    def working(self, workload: Workload) -> Working:
+        """What it needs beside the weights."""
+        return working(self.geometry, workload, self.element_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """Bytes in memory. `repacked`: the layers cannot be read from the files as they are."""
+
+    layers: tuple[int, ...]
+    outer: int
+    working: Working
+    repacked: bool
+
+    @property
+    def weight_bytes(self) -> int:
+        """All weights."""
+        return self.outer + sum(self.layers)
+
+
+def demand(model: Model, quantization: str, workload: Workload) -> Demand:
+    """What `model` asks for."""
+    dtype = model.stored_name
+    weights = model.weights
+    return Demand(
+        layers=tuple(layer.num_bytes(dtype, quantization) for layer in weights.layers),
+        outer=weights.outer.num_bytes(dtype),
+        working=model.working(workload),
+        repacked=quantization != "none" or not weights.is_stored_as(dtype),
+    )
