@@ -14,17 +14,28 @@ from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
 from deployments.config import HuggingFaceConfig
 from deployments.errors import StartError
-from deployments.huggingface import attention, quantization
+from deployments.huggingface import accelerated, attention, quantization
 from deployments.huggingface.checkpoint import Checkpoint, encoder_decoder
 from deployments.huggingface.weights import CountedTensor, opened, stored_dtype
+from deployments.placement.planner import Plan
 from deployments.progress import Report
 
 logger = logging.getLogger(__name__)
 
 
-def build(checkpoint: Checkpoint, config: HuggingFaceConfig, report: Report) -> Any:
-    """The model, on its device. Raises: StartError, and what transformers and torch raise."""
+def build(
+    checkpoint: Checkpoint, config: HuggingFaceConfig, plan: Plan | None, report: Report
+) -> Any:
+    """The model, its weights where `plan` puts them.
+
+    Raises: StartError, and what transformers and torch raise.
+    """
     skeleton = _skeleton(checkpoint.folder, config)
+    if plan is not None and plan.streams:
+        model, missing = accelerated.load(skeleton, checkpoint.folder, config, plan)
+        _check_missing(checkpoint.folder, missing)
+        return model.eval()
+    on_gpu = torch.cuda.is_available() if plan is None else plan.question.budget.has_gpu
     implementation = skeleton.config._attn_implementation
     model_class = type(skeleton)
     with opened(checkpoint.files, report) as weights, quantization.convertible(model_class):
@@ -35,7 +46,7 @@ def build(checkpoint: Checkpoint, config: HuggingFaceConfig, report: Report) -> 
             state_dict=weights,
             dtype=dtype,
             attn_implementation=implementation,
-            device_map={"": "cuda" if torch.cuda.is_available() else "cpu"},
+            device_map={"": "cuda" if on_gpu else "cpu"},
             generation_config=_generation_config(checkpoint.folder, skeleton),
             output_loading_info=True,
             **quantization.options(config.quantization, dtype),

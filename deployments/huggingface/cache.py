@@ -95,6 +95,14 @@ def select(cache: Any, rows: Tensor, width: int) -> None:
         _hold(layer, keys, layer.values[:, :, -count:].index_select(0, rows), width)
 
 
+def fill(cache: Any, num_rows: int, width: int) -> None:
+    """Lets a cache be one of `num_rows` rows and `width` columns, with nothing in them."""
+    for layer in cache.layers:
+        shape = (num_rows, layer.keys.shape[1], _num_kept(layer, width))
+        keys = layer.keys.new_zeros((*shape, layer.keys.shape[3]))
+        _hold(layer, keys, layer.values.new_zeros((*shape, layer.values.shape[3])), width)
+
+
 def _num_kept(layer: Any, width: int) -> int:
     """How many columns a layer has of a cache of `width` columns."""
     return min(width, layer.sliding_window - 1) if layer.is_sliding else width

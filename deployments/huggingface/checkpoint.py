@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from deployments.errors import StartError
-from deployments.huggingface.weight_files import PICKLES, SAFETENSORS, Layout, damaged
+from deployments.huggingface.weight_files import PICKLES, SAFETENSORS, Layout
+from deployments.placement.header import damaged
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 TOKENIZER_FILES = (

@@ -83,6 +83,7 @@ def _load(
 
     from deployments.huggingface.build import build
     from deployments.huggingface.measure import measure
+    from deployments.huggingface.placing import place
 
     report(Progress("reading the tokenizer"))
     tokenizer = AutoTokenizer.from_pretrained(
@@ -91,11 +92,12 @@ def _load(
     if template is not None:
         tokenizer.chat_template = template
     chat.check_template(tokenizer)
-    model = build(checkpoint, config, report)
+    plan = place(checkpoint.folder, config)
+    model = build(checkpoint, config, plan, report)
     report(Progress("checking the model"))
     _check_forward(model, checkpoint.folder)
     text_model = TextModel(Vocabulary(tokenizer), _limits(model, tokenizer, config))
-    return Loaded(model, text_model, measure(model, text_model, config))
+    return Loaded(model, text_model, measure(model, text_model, config, plan))
 
 
 def _limits(model: Any, tokenizer: Any, config: HuggingFaceConfig) -> Limits:

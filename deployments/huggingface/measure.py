@@ -10,18 +10,28 @@ from deployments.errors import StartError
 from deployments.huggingface import cache as caches
 from deployments.huggingface.capacity import UNLIMITED, Capacity
 from deployments.huggingface.decoder import Decoder
-from deployments.huggingface.memory import num_free_tokens
+from deployments.huggingface.memory import num_free_tokens, num_planned_tokens
 from deployments.huggingface.plan import TextModel
+from deployments.huggingface.rehearsal import rehearse
 from deployments.huggingface.self_check import settle
+from deployments.placement.planner import Plan
 
 logger = logging.getLogger(__name__)
 
 
-def measure(model: Any, text_model: TextModel, config: HuggingFaceConfig) -> Capacity:
-    """What the engine may take on with this model. Raises: StartError, what the model raises."""
+def measure(
+    model: Any, text_model: TextModel, config: HuggingFaceConfig, plan: Plan | None = None
+) -> Capacity:
+    """What the engine may take on with this model. What a `memory` was planned for is tried out.
+
+    Raises: StartError, what the model raises.
+    """
     decoder = Decoder(model)
     batched = settle(decoder, model, text_model, config.attn_implementation == "auto")
-    max_batch_tokens = config.max_batch_tokens or _num_free_tokens(decoder)
+    planned = plan if config.memory else None
+    max_batch_tokens = config.max_batch_tokens or (
+        num_planned_tokens(planned) if planned else _num_free_tokens(decoder)
+    )
     _check_room(max_batch_tokens, text_model.limits.max_model_len)
     if not batched:
         logger.warning(
@@ -30,6 +40,8 @@ def measure(model: Any, text_model: TextModel, config: HuggingFaceConfig) -> Cap
             type(model).__name__,
         )
         return Capacity(max_batch_tokens, 1, config.max_queued_requests, UNLIMITED)
+    if planned:
+        rehearse(decoder, planned.question.workload)
     logger.info("Up to %d tokens are kept in memory at a time", max_batch_tokens)
     return Capacity(
         max_batch_tokens,

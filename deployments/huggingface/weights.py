@@ -16,7 +16,7 @@ import torch
 from safetensors import safe_open
 
 from deployments.errors import StartError
-from deployments.huggingface.weight_files import damaged
+from deployments.placement.header import damaged
 from deployments.progress import Progress, Report, Shard
 
 logger = logging.getLogger(__name__)

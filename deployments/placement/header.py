@@ -40,10 +40,7 @@ def read_header(path: Path) -> list[StoredTensor]:
     size = path.stat().st_size
     with path.open("rb", buffering=0) as file:
         start = file.read(8)
-        if LFS_POINTER.startswith(start) and start:
-            raise StartError(
-                f"{path} is a Git LFS pointer, not the weights. Run `git lfs pull` in its folder."
-            )
+        check_pointer(path, start)
         num_header_bytes = int.from_bytes(start, "little")
         if len(start) < 8 or num_header_bytes > min(MAX_HEADER_BYTES, size - 8):
             raise damaged(path, f"has {size} bytes, fewer than its header needs")
@@ -52,6 +49,14 @@ def read_header(path: Path) -> list[StoredTensor]:
     if size != end:
         raise damaged(path, f"has {size} bytes where its header says {end}")
     return tensors
+
+
+def check_pointer(path: Path, start: bytes) -> None:
+    """Raises: StartError for a file that begins as Git LFS's stand-ins for large files do."""
+    if LFS_POINTER.startswith(start) and start:
+        raise StartError(
+            f"{path} is a Git LFS pointer, not the weights. Run `git lfs pull` in its folder."
+        )
 
 
 def damaged(path: Path, what: str) -> StartError:

@@ -82,6 +82,11 @@ class Plan:
     rejections: tuple[Rejection, ...]
     smallest: Candidate | None = None
 
+    @property
+    def streams(self) -> bool:
+        """Whether weights move in every step."""
+        return self.chosen is not None and self.chosen.tier is not Tier.RESIDENT
+
 
 def make_plan(question: Question) -> Plan:
     """The best way to run a model within a budget."""

@@ -1,6 +1,5 @@
 """The planner's numbers against what transformers and the engine really allocate."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +14,8 @@ from deployments.placement.workload import Workload
 
 from .allocations import Allocations
 from .architectures import KINDS, save
+
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # gpt_bigcode
 
 CHUNK = 32
 # The bound is no wilder than this, lest it refuse what would fit.

@@ -28,6 +28,14 @@ def test_resources_come_from_the_args() -> None:
     assert deployment.max_ongoing_requests == 256
 
 
+def test_ram_is_declared() -> None:
+    """The RAM that a model may use, for weights that stream, is reserved with Ray."""
+    args = {"backend": "huggingface", "checkpoint": "/m", "num_gpus": 0}
+    declared = model({**args, "memory": {"cpu": "24GiB", "disk": "/d"}})._bound_deployment
+    assert declared.ray_actor_options["memory"] == 24 * 2**30
+    assert "memory" not in model(args)._bound_deployment.ray_actor_options
+
+
 @pytest.mark.parametrize(
     ("args", "expected"),
     [

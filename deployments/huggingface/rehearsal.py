@@ -1,0 +1,32 @@
+"""The largest step that was planned for, taken once before the replica is ready: an estimate
+admits a model, the pass itself confirms it."""
+
+import torch
+
+from deployments.huggingface import cache as caches
+from deployments.huggingface.decoder import Decoder
+from deployments.placement.workload import Workload
+
+
+def rehearse(decoder: Decoder, workload: Workload) -> None:
+    """A chunk at the end of the longest prompt, and a step of the full batch, over empty caches.
+
+    Raises: what the model raises where there is too little memory.
+    """
+    num_new = min(workload.chunk_tokens, workload.context)
+    with torch.inference_mode():
+        _pass(decoder, 1, num_new, workload.context)
+        _pass(decoder, workload.batch, 1, workload.context)
+
+
+def _pass(decoder: Decoder, num_rows: int, num_new: int, width: int) -> None:
+    """`num_new` columns of `num_rows` rows, after as many others as make `width`."""
+    cache = None
+    if num_new < width:
+        one = torch.ones((1, 1), dtype=torch.long, device=decoder.device)
+        _, cache = decoder.forward(torch.zeros_like(one), one, None)
+        caches.make_room(cache)
+        caches.fill(cache, num_rows, width - num_new)
+    ids = torch.zeros((num_rows, num_new), dtype=torch.long, device=decoder.device)
+    mask = torch.ones((num_rows, width), dtype=torch.long, device=decoder.device)
+    decoder.forward(ids, mask, cache)

@@ -1,0 +1,126 @@
+"""What `memory` in the args does: where the weights go, what is refused, and that answers stay."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from deployments.errors import StartError
+from deployments.huggingface import (
+    accelerated,
+    build,  # noqa: F401 - loaded before memory is measured
+)
+from deployments.huggingface.loader import Loaded, load
+from deployments.placement import machine
+from deployments.placement.arrangement import DISK_SLOTS, slot_bytes
+from deployments.placement.budget import Budget
+from deployments.placement.demand import Demand, demand
+from deployments.placement.planner import Question, make_plan
+from deployments.placement.source import from_folder
+from deployments.placement.workload import Workload
+
+from .asking import COMPLETIONS, ask, configured, started
+from .models import EOS, VOCAB_SIZE, byte_tokenizer
+
+WORKLOAD = Workload(batch=2, context=64)
+ASKED: Mapping[str, Any] = {"batch": 2, "context": 64}
+# The process itself grows while a model is loaded; layers are made large beside that.
+SPARE_BYTES = 20 * 2**20
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint with 94 MB of weights in ten layers."""
+    folder = tmp_path_factory.mktemp("large")
+    torch.manual_seed(5)
+    config = LlamaConfig(
+        vocab_size=VOCAB_SIZE,
+        hidden_size=384,
+        intermediate_size=1536,
+        num_hidden_layers=10,
+        num_attention_heads=4,
+        max_position_embeddings=256,
+        bos_token_id=EOS,
+        eos_token_id=EOS,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def needs(large: Path) -> Demand:
+    return demand(from_folder(large, "float32"), "none", WORKLOAD)
+
+
+def streamed_bytes(needs: Demand) -> int:
+    """A budget in which some layers are resident, and most are not."""
+    fixed = needs.outer + needs.working.total_bytes + DISK_SLOTS * slot_bytes(needs)
+    return machine.own_ram_bytes() + fixed + SPARE_BYTES
+
+
+def loaded(folder: Path, **memory: Any) -> Loaded:
+    return load(configured(folder, memory={**ASKED, **memory}))
+
+
+def num_on_meta(model: Any) -> int:
+    return sum(weight.is_meta for weight in model.parameters())
+
+
+def test_what_fits_is_resident(large: Path, tmp_path: Path) -> None:
+    """With room for all weights none stay on disk, and the rest of the budget is for tokens."""
+    asked = {"cpu": machine.own_ram_bytes() + 400 * 2**20, "disk": str(tmp_path)}
+    found = loaded(large, **asked)
+    assert num_on_meta(found.model) == 0
+    assert found.capacity.max_batch_tokens > WORKLOAD.batch * WORKLOAD.context
+
+
+def test_what_does_not_fit_is_refused_with_what_would(large: Path, needs: Demand) -> None:
+    """Without a disk, a model that is too large is refused before it is loaded, with a budget."""
+    with pytest.raises(StartError) as refused:
+        loaded(large, cpu=streamed_bytes(needs))
+    assert "resident: needs" in refused.value.message
+    assert "The smallest budget for batch 2 and context 64 is" in refused.value.message
+
+
+def test_streaming_off(large: Path, needs: Demand, tmp_path: Path) -> None:
+    """`streaming: off` lets no weights wait on disk."""
+    with pytest.raises(StartError, match="does not fit"):
+        loaded(large, cpu=streamed_bytes(needs), disk=str(tmp_path), streaming="off")
+
+
+async def test_accelerate_from_disk(large: Path, needs: Demand, tmp_path: Path) -> None:
+    """What does not fit stays on disk, and answers are those of the resident model."""
+    asked: dict[str, Any] = {"prompt": "abc", "temperature": 0, "max_tokens": 4, "logprobs": 2}
+    async with started(large) as backend:
+        expected = await ask(backend, COMPLETIONS, **asked)
+    memory = {**ASKED, "disk": str(tmp_path), "streaming": "accelerate"}
+    async with started(large, memory={**memory, "cpu": streamed_bytes(needs)}) as backend:
+        model = backend.engine._scheduler._decoder._model
+        assert num_on_meta(model) >= 9 * 5
+        got = await ask(backend, COMPLETIONS, **asked)
+        assert got.body["choices"] == expected.body["choices"]
+
+
+def test_accelerate_does_not_quantise_on_a_cpu(large: Path, needs: Demand) -> None:
+    """int8 of weights that accelerate brings from disk is refused by name, before loading."""
+    model = from_folder(large, "float32")
+    least = needs.outer + needs.working.total_bytes + 2**23
+    plan = make_plan(Question(model, WORKLOAD, Budget(0, least, 2**30, base_bytes=0), ("int8",)))
+    assert plan.streams
+    with pytest.raises(StartError, match="int8 with streaming: accelerate cannot work on a CPU"):
+        accelerated.load(None, large, configured(large, quantization="int8"), plan)
+
+
+def test_without_memory_the_weights_must_fit(
+    large: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a machine with a tight limit a model without `memory` is refused, not killed later."""
+    (tmp_path / "memory").mkdir()
+    (tmp_path / "memory.max").write_text(str(32 * 2**20))
+    monkeypatch.setattr(machine, "CGROUPS", tmp_path)
+    with pytest.raises(StartError, match=r"resident: needs .* of RAM, there is"):
+        load(configured(large))
