@@ -3,6 +3,7 @@
 The only place where a backend class becomes a Serve deployment.
 """
 
+import logging
 import os
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
@@ -18,8 +19,14 @@ from deployments.exchange import EVENT_STREAM, Exchange, Head, Item, ModelCard
 from serve_app.config import RouterArgs, RouterSettings
 from serve_app.error_response import log_unforeseen
 from serve_app.guard import digest
+from serve_app.loading import telling
 from serve_app.router import RouterApp
-from serve_app.serve_cluster import ServeCluster, cluster_has_gpus, own_application
+from serve_app.serve_cluster import (
+    ServeCluster,
+    cluster_has_gpus,
+    own_application,
+    own_replica,
+)
 
 ROUTER_CPUS = 0.2  # of an operator's count; the router shares its node with API models
 DRAIN_S = 120.0
@@ -96,8 +103,10 @@ class Model:
     its traceback and hand on an exception of another class."""
 
     async def __init__(self, args: dict[str, Any]) -> None:  # type: ignore[misc] # Serve's form
+        log_to_stderr()
         self._backend = backends.build(own_application(), backends.configure(args))
-        await self._backend.start()
+        async with telling(own_application(), own_replica()) as report:
+            await self._backend.start(report)
 
     async def exchange(self, request: Exchange) -> AsyncIterator[Sequence[Item] | RoundhouseError]:
         """The backend's items in bundles; at once an empty one: the request is taken."""
@@ -123,6 +132,16 @@ class Model:
     async def __del__(self) -> None:
         """Called by Serve when the replica is taken down, after its requests have ended."""
         await self._backend.stop()
+
+
+def log_to_stderr() -> None:
+    """Lets what backends log of themselves be seen: Python shows warnings only, unless told to."""
+    logger = logging.getLogger("deployments")
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+    logger.handlers = [handler]
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
 
 
 async def bundles(items: AsyncIterator[Item]) -> AsyncIterator[Sequence[Item]]:

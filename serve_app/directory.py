@@ -12,12 +12,14 @@ from typing import Literal, Protocol
 
 from deployments.errors import BackendError, BackendUnavailable
 from deployments.exchange import Exchange, Item, ModelCard
+from deployments.progress import Progress
 
 logger = logging.getLogger("roundhouse")
 
 State = Literal["running", "warming", "cold", "failed"]
 REFRESH_PERIOD_S = 1.0
 FIRST_LOOK_S = 5.0
+STARTING_REPLICAS = ("STARTING", "UPDATING", "RECOVERING", "PENDING_MIGRATION")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,11 @@ class Application:
     reason: str | None = None
     version: float = 0.0
 
+    @property
+    def starts(self) -> bool:
+        """Whether a replica of it is on its way, beside others that run or not."""
+        return self.state == "warming" or any(map(self.replicas.get, STARTING_REPLICAS))
+
 
 class Cluster(Protocol):
     """What the router needs of whatever runs the models."""
@@ -44,6 +51,9 @@ class Cluster(Protocol):
 
     async def card(self, application: Application) -> ModelCard:
         """What a running application serves. Raises: BackendError."""
+
+    async def loading(self) -> Mapping[str, Sequence[Progress]]:
+        """How far the replicas are that are being loaded, by application, where that is known."""
 
     def exchange(self, application: Application, request: Exchange) -> AsyncGenerator[Item, None]:
         """Opens an exchange with a replica; closing the iterator, or cancelling, ends it there.
@@ -113,6 +123,12 @@ class Directory:
             for model in self._models_of(application)
         }
         self.refreshed.set()
+
+    async def loading(self) -> Mapping[str, Sequence[Progress]]:
+        """How far the replicas are that are being loaded; the cluster is asked only if any are."""
+        if not any(application.starts for application in self._applications.values()):
+            return {}
+        return await self._cluster.loading()
 
     def _models_of(self, application: Application) -> tuple[str, ...]:
         """While a new version has not said what it serves, what the last one served."""

@@ -1,7 +1,9 @@
 """The models as clients and as operators see them."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from deployments.progress import Progress
 from serve_app.directory import Application, Directory
 
 
@@ -23,11 +25,31 @@ def model_list(directory: Directory) -> dict[str, Any]:
     return {"object": "list", "data": [model_object(m, a) for m, a in models]}
 
 
-def operator_list(directory: Directory) -> dict[str, Any]:
-    """The answer to GET /-/models: every application, with its replicas and why it failed."""
+def operator_list(
+    directory: Directory, loading: Mapping[str, Sequence[Progress]]
+) -> dict[str, Any]:
+    """The answer to GET /-/models: every application, with its replicas, how far those are that
+    are being loaded, and why it failed."""
     return {
         "ready": directory.ready,
-        "applications": [_row(a, directory) for a in directory.applications],
+        "applications": [
+            _row(a, directory) | {"loading": [_loading(p) for p in loading.get(a.name, ())]}
+            for a in directory.applications
+        ],
+    }
+
+
+def _loading(progress: Progress) -> dict[str, Any]:
+    """One replica that is being loaded."""
+    return {
+        "stage": progress.stage,
+        "percent": progress.percent,
+        "bytes": progress.done_bytes,
+        "total_bytes": progress.total_bytes,
+        "shards": [
+            {"file": shard.file, "bytes": shard.done_bytes, "total_bytes": shard.total_bytes}
+            for shard in progress.shards
+        ],
     }
 
 

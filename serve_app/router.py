@@ -103,7 +103,7 @@ class RouterApp:
                 raise BackendUnavailable("Not every model runs yet.", retry_after_s=1)
             await reply.json({"status": "ready"})
         elif path == "/-/models":
-            await reply.json(operator_list(self.directory))
+            await reply.json(operator_list(self.directory, await self.directory.loading()))
         elif path == MODELS:
             await reply.json(model_list(self.directory))
         else:

@@ -29,11 +29,12 @@ from deployments.errors import (
     RoundhouseError,
 )
 from deployments.exchange import Exchange, Item, ModelCard
-from serve_app.directory import Application, State
+from deployments.progress import Progress
+from serve_app import loading
+from serve_app.directory import STARTING_REPLICAS, Application, State
 
 CARD_TIMEOUT_S = 5.0
 TAKE_TIMEOUT_S = 5.0
-STARTING_STATES = ("STARTING", "UPDATING", "RECOVERING", "PENDING_MIGRATION")
 BROKEN = (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY)
 COMING = (ApplicationStatus.DEPLOYING, ApplicationStatus.NOT_STARTED)
 UNKNOWN_BACKEND = "unknown"
@@ -74,6 +75,9 @@ class ServeCluster:
         except (RayError, RayServeException, TimeoutError) as exc:
             raise error_from_serve(exc) from None
         return card
+
+    async def loading(self) -> Mapping[str, Sequence[Progress]]:
+        return await loading.read()
 
     async def exchange(
         self, application: Application, request: Exchange
@@ -157,7 +161,7 @@ def state_from_replicas(status: ApplicationStatus, replicas: Mapping[str, int]) 
     """A replica that runs can answer, whatever else is going on."""
     if replicas.get("RUNNING", 0):
         return "running"
-    starting = any(replicas.get(name) for name in STARTING_STATES)
+    starting = any(replicas.get(name) for name in STARTING_REPLICAS)
     if status == ApplicationStatus.DEPLOY_FAILED or (status in BROKEN and not starting):
         return "failed"
     return "warming" if status in COMING or starting else "cold"
@@ -172,6 +176,11 @@ def reason_from_message(message: str) -> str | None:
 def own_application() -> str:
     """The name of the application that this replica belongs to."""
     return str(serve.get_replica_context().app_name)
+
+
+def own_replica() -> str:
+    """The id of this replica, which no other has."""
+    return str(serve.get_replica_context().replica_id.unique_id)
 
 
 def cluster_has_gpus() -> bool:

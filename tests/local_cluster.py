@@ -9,6 +9,7 @@ import uvicorn
 
 from deployments.errors import RoundhouseError
 from deployments.exchange import Backend, Exchange, Item, ModelCard
+from deployments.progress import Progress
 from serve_app.directory import Application
 from serve_app.router import RouterApp
 from tests.polling import until
@@ -23,6 +24,7 @@ class LocalCluster:
     def __init__(self, backends: Mapping[str, Backend]) -> None:
         self.backends = dict(backends)
         self.states: dict[str, Application] = {}
+        self.progress: dict[str, list[Progress]] = {}
         self.exchanges: list[tuple[str, Exchange]] = []
 
     async def applications(self) -> Sequence[Application]:
@@ -34,6 +36,9 @@ class LocalCluster:
 
     async def card(self, application: Application) -> ModelCard:
         return self.backends[application.name].card()
+
+    async def loading(self) -> Mapping[str, Sequence[Progress]]:
+        return self.progress
 
     async def exchange(
         self, application: Application, request: Exchange

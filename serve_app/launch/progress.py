@@ -11,6 +11,21 @@ TIMEOUT_S = 2.0
 SETTLED = {"running", "cold", "failed"}
 
 
+class Loading(BaseModel):
+    """A replica that is being loaded."""
+
+    stage: str
+    percent: float | None = None
+    total_bytes: int = 0
+
+    @property
+    def described(self) -> str:
+        """What it is doing, and how far it is in tenths: finer would be too many lines."""
+        if self.percent is None:
+            return self.stage
+        return f"{self.stage}, {self.percent // 10 * 10:.0f} % of {self.total_bytes / 1e9:.1f} GB"
+
+
 class Row(BaseModel):
     """One application of the router's list for operators."""
 
@@ -19,10 +34,13 @@ class Row(BaseModel):
     backend: str
     state: str
     reason: str | None = None
+    loading: list[Loading] = []
 
     @property
     def described(self) -> str:
-        """Its state, and the reason where there is one."""
+        """Its state, and how far it is or the reason, where there is one."""
+        if self.state == "warming" and self.loading:
+            return f"{self.state}: {self.loading[0].described}"
         return f"{self.state}: {self.reason}" if self.reason else self.state
 
 
@@ -56,6 +74,7 @@ class Progress:
 
     def __init__(self, applications: Sequence[str]) -> None:
         self._states = dict.fromkeys(applications, "")
+        self._described: dict[str, str] = {}
         self.rows: list[Row] = []
 
     @property
@@ -64,11 +83,14 @@ class Progress:
         return [name for name, state in self._states.items() if state not in SETTLED]
 
     def update(self, rows: Sequence[Row], elapsed_s: float) -> Iterator[str]:
-        """A line for each application whose state has changed since the last time."""
+        """A line for each application whose state, or how far it is, has changed since."""
         self.rows = list(rows) or self.rows
         for row in rows:
-            if self._states.get(row.application) != row.state:
-                self._states[row.application] = row.state
+            changed = self._states.get(row.application) != row.state
+            moved = bool(row.loading) and self._described.get(row.application) != row.described
+            self._states[row.application] = row.state
+            self._described[row.application] = row.described
+            if changed or (row.state == "warming" and moved):
                 yield _line(row, elapsed_s)
 
 

@@ -19,11 +19,21 @@ def deploy(roundhouse: Roundhouse, applications: list[dict[str, Any]]) -> None:
     roundhouse.instance.deploy(roundhouse.dashboard_url)
 
 
+def loading(roundhouse: Roundhouse, model: str) -> list[dict[str, Any]]:
+    """What /-/models says of the model's replicas that are being loaded."""
+    return (roundhouse.instance.application(model) or {}).get("loading", [])
+
+
 def test_add_and_remove(roundhouse: Roundhouse) -> None:
-    """Deploying one more model, and one fewer, leaves every other replica's process alone."""
+    """Deploying one more model, and one fewer, leaves every other replica's process alone; while
+    the new one loads, operators see how far it is."""
     instance = roundhouse.instance
     before, applications = instance.replicas(), instance.config["applications"]
-    deploy(roundhouse, [*applications, echo_application("newcomer")])
+    deploy(roundhouse, [*applications, echo_application("newcomer", start_delay_s=8)])
+    instance.wait(lambda: loading(roundhouse, "newcomer"))
+    assert loading(roundhouse, "newcomer")[0]["percent"] == 25
+    assert loading(roundhouse, "newcomer")[0]["shards"][1]["file"] == "narcissus"
+    assert loading(roundhouse, "echo") == []
     instance.wait(lambda: instance.state("newcomer") == "running")
     assert ask(roundhouse, "newcomer").status_code == 200
     after = instance.replicas()

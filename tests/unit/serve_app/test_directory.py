@@ -166,7 +166,7 @@ async def test_listings() -> None:
         ("gpt-4", "api", "running"),
     ]
     assert "no such file" not in str(rows)
-    listed = operator_list(directory)
+    listed = operator_list(directory, {})
     assert listed["ready"] is False
     assert [(row["application"], row["reason"]) for row in listed["applications"]] == [
         ("api", None),

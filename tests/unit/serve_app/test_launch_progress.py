@@ -81,6 +81,24 @@ def test_a_start_is_told_in_lines(router: ScriptedRouter) -> None:
     assert not progress.missing
 
 
+def test_a_long_load_is_told_in_tenths(router: ScriptedRouter) -> None:
+    """How far a model's weights are is a line for each tenth, not for each look at it."""
+    for percent in (1.0, 9.0, 12.5, 19.9, 100.0):
+        loading = {"stage": "loading weights", "percent": percent, "total_bytes": 13_500_000_000}
+        router.will_say(row("a", "warming") | {"loading": [loading]})
+    router.will_say(row("a", "warming") | {"loading": [{"stage": "checking the model"}]})
+    router.will_say(row("a", "warming"))
+    progress, told = Progress(["a"]), []
+    for second in range(7):
+        told += progress.update(ask(plan_at(router.port)), second)
+    assert told == [
+        "a (vllm): warming: loading weights, 0 % of 13.5 GB",
+        "a (vllm): warming: loading weights, 10 % of 13.5 GB",
+        "a (vllm): warming: loading weights, 100 % of 13.5 GB",
+        "a (vllm): warming: checking the model",
+    ]
+
+
 def test_ready_means_what_the_file_names(router: ScriptedRouter) -> None:
     """An application that the router does not know yet is missing, though all it knows run."""
     router.will_say(row("a", "running"))

@@ -6,6 +6,7 @@ import pytest
 
 from deployments.echo_script import SECRET
 from deployments.exchange import Exchange, Item, ModelCard, Tail
+from deployments.progress import Progress, Shard
 from serve_app.config import RouterSettings
 from serve_app.directory import Application, State
 from serve_app.guard import digest
@@ -139,6 +140,7 @@ async def test_why_a_model_failed_is_told_to_operators_only(
         "since": 0.0,
         "replicas": {"UNHEALTHY": 1},
         "reason": reason,
+        "loading": [],
     }
     refused = await post(url + CHAT, chat())
     assert (refused.status, refused.error["code"]) == (503, "model_unavailable")
@@ -146,6 +148,32 @@ async def test_why_a_model_failed_is_told_to_operators_only(
     others = [await request("GET", url + path) for path in ("/ready", "/v1/models", "/health")]
     assert not any(b"weights" in answer.body for answer in (refused, *others))
     assert (await post(url + CHAT, chat(model="other"))).status == 200
+
+
+async def test_how_far_a_load_is_is_told_to_operators(
+    url: str, cluster: LocalCluster, app: RouterApp
+) -> None:
+    """/-/models has each loading replica's percentage and bytes, by shard, while there is one."""
+    shards = (Shard("model-1.safetensors", 60, 60), Shard("model-2.safetensors", 3, 30))
+    cluster.progress["demo"] = [Progress("loading weights", shards)]
+    rows = (await request("GET", url + "/-/models")).json["applications"]
+    assert rows[0]["loading"] == []  # all run: the cluster is not asked
+    cluster.states["demo"] = Application("demo", "echo", "running", 0.0, {"STARTING": 1})
+    await app.directory.refresh()
+    rows = (await request("GET", url + "/-/models")).json["applications"]
+    assert rows[0]["loading"] == [
+        {
+            "stage": "loading weights",
+            "percent": 70.0,
+            "bytes": 63,
+            "total_bytes": 90,
+            "shards": [
+                {"file": "model-1.safetensors", "bytes": 60, "total_bytes": 60},
+                {"file": "model-2.safetensors", "bytes": 3, "total_bytes": 30},
+            ],
+        }
+    ]
+    assert rows[1]["loading"] == []
 
 
 async def test_a_model_that_starts_says_when(
