@@ -5,15 +5,15 @@ from collections import deque
 from collections.abc import Callable, Iterable
 
 from deployments.errors import BackendOverloaded, BackendUnavailable
+from deployments.huggingface.pace import Pace
 from deployments.huggingface.sequence import Sequence
-
-RETRY_AFTER_S = 1.0
 
 
 class Queue:
     """Filled by callers, emptied by the engine's thread. All methods may be called from any."""
 
-    def __init__(self, max_requests: int) -> None:
+    def __init__(self, max_requests: int, pace: Pace | None = None) -> None:
+        self.pace = pace or Pace()
         self._max_requests = max_requests
         self._changed = threading.Condition()
         self._requests: deque[deque[Sequence]] = deque()
@@ -27,7 +27,8 @@ class Queue:
     def put(self, sequences: Iterable[Sequence]) -> None:
         """Puts the sequences of one request at the end.
 
-        Raises: BackendOverloaded, BackendUnavailable once closed.
+        Raises: BackendOverloaded, with the time in which those that wait now will have begun;
+        BackendUnavailable once closed.
         """
         with self._changed:
             if self._closed is not None:
@@ -36,7 +37,7 @@ class Queue:
                 raise BackendOverloaded(
                     f"The model's queue is full: {self._max_requests} requests are waiting. "
                     "Please try again later.",
-                    retry_after_s=RETRY_AFTER_S,
+                    retry_after_s=self.pace.wait_s(sum(map(len, self._requests))),
                 )
             self._requests.append(deque(sequences))
             self._changed.notify()
@@ -67,7 +68,9 @@ class Queue:
     def wait(self) -> bool:
         """Returns when a sequence waits: True; or when the queue is closed: False."""
         with self._changed:
+            self.pace.pause()
             self._changed.wait_for(lambda: self._requests or self._closed)
+            self.pace.resume()
             return self._closed is None
 
     @property

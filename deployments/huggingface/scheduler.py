@@ -78,7 +78,10 @@ class Scheduler:
 
     def _let_go(self) -> None:
         """Frees what ended or cancelled sequences hold."""
-        self.running = [s for s in self.running if not s.ended]
+        going = sum(sequence.ended for sequence in self.running)
+        if going:
+            self._queue.pace.end(going)
+            self.running = [s for s in self.running if not s.ended]
         if self._prefill is not None and all(s.ended for s in self._prefill.sequences):
             self._prefill = None
         self._batch.keep([r for r, s in enumerate(self._batch.sequences) if not s.ended])

@@ -103,8 +103,12 @@ def test_memory_bounds_the_batch() -> None:
     measured = measure(model, TEXT_MODEL, HuggingFaceConfig(checkpoint="x"))
     assert 10**4 < measured.max_batch_tokens < 10**12
     config = HuggingFaceConfig(
-        checkpoint="x", max_batch_tokens=77, max_queued_requests=5, prefill_chunk_tokens=9
+        checkpoint="x",
+        max_batch_tokens=77,
+        max_sequences=3,
+        max_queued_requests=5,
+        prefill_chunk_tokens=9,
     )
     asked = measure(model, TEXT_MODEL, config)
-    assert asked.max_batch_tokens == 77
+    assert (asked.max_batch_tokens, asked.max_sequences) == (77, 3)
     assert (asked.max_queued_requests, asked.prefill_chunk_tokens) == (5, 9)

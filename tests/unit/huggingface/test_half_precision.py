@@ -1,0 +1,68 @@
+"""bf16: the order of summation depends on the size of the batch, so ties may fall either way."""
+
+import random
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from deployments.huggingface.capacity import Capacity
+
+from .architectures import random_model
+from .models import EOS
+from .scheduling import Asked, Event, run
+
+SOME = ("llama", "gpt_bigcode", "gpt_neox", "falcon", "mpt", "bloom", "opt", "gemma3_text", "qwen3")
+MAX_TOKENS = 32
+PROMPT_LENGTHS = (1, 3, 5, 8, 13, 21, 25, 26, 30)
+TIE = 2**-7  # of the largest logit: one unit in the last of bf16's eight bits
+
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # gpt_bigcode
+
+
+class Watched(Asked):
+    """Keeps the logits that each of its tokens was chosen by."""
+
+    def __init__(self, prompt: tuple[int, ...]) -> None:
+        super().__init__(prompt, MAX_TOKENS)
+        self.rows: list[Tensor] = []
+
+    @property
+    def adjusts(self) -> bool:
+        return True
+
+    def adjust(self, logits: Tensor) -> None:
+        self.rows.append(logits.clone())
+
+
+def prompts() -> list[tuple[int, ...]]:
+    chosen = random.Random(5)
+    return [tuple(chosen.choices(range(EOS), k=length)) for length in PROMPT_LENGTHS]
+
+
+def first_difference(one: list[int], other: list[int]) -> int | None:
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((n for n, (a, b) in pairs if a != b), None)
+
+
+@pytest.mark.parametrize("kind", SOME)
+def test_company_changes_only_ties(kind: str) -> None:
+    """In bf16 an answer is what it is alone, up to a token that was as likely as the chosen one."""
+    model: Any = random_model(kind).to(torch.bfloat16)
+    alone = [Watched(prompt) for prompt in prompts()]
+    for sequence in alone:
+        run(model, Capacity(), [Event(0, sequence)])
+    together = [Asked(prompt, MAX_TOKENS) for prompt in prompts()]
+    run(model, Capacity(prefill_chunk_tokens=16), [Event(2 * n, s) for n, s in enumerate(together)])
+    num_same = 0
+    for single, other in zip(alone, together, strict=True):
+        at = first_difference(single.answer, other.answer)
+        if at is None:
+            assert len(single.answer) == len(other.answer)
+            num_same += 1
+            continue
+        row = single.rows[at]
+        gap = float(row.max() - row[other.answer[at]])
+        assert gap <= TIE * float(row.abs().max())
+    assert num_same > len(alone) / 2  # ties are rare
