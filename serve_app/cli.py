@@ -10,11 +10,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
-
-from deployments import catalog
-from serve_app import plan_command
-from serve_app.check.problem import nearest
+from serve_app import models_command, plan_command
+from serve_app.models_command import number
 
 Commands = argparse._SubParsersAction  # type of add_subparsers(), which has no public name
 
@@ -24,15 +21,6 @@ example:
 
 One line for each problem, FILE:LINE: key: what is wrong. Exit status: 0 fine, 1 refused.
 """
-
-MODELS_EPILOG = """\
-examples:
-  roundhouse models
-  roundhouse models demo
-
-The names are what `model_type` may be in serve_config.yaml; `args` there override any setting.
-"""
-
 
 SERVE_EPILOG = """\
 examples:
@@ -64,7 +52,7 @@ def _add_check(commands: "Commands[argparse.ArgumentParser]") -> None:
     parser.add_argument("file", type=Path, help="the file that `serve run` or `serve deploy` gets")
     parser.add_argument(
         "--gpus-per-node",
-        type=_gpus,
+        type=number,
         metavar="N",
         help="GPUs of the largest node; left out: of the running Ray cluster, else this machine",
     )
@@ -74,9 +62,8 @@ def _add_check(commands: "Commands[argparse.ArgumentParser]") -> None:
 
 def _add_models(commands: "Commands[argparse.ArgumentParser]") -> None:
     parser = _command(commands, "models", "list the catalogue: what `model_type` may be")
-    parser.epilog = MODELS_EPILOG
-    parser.add_argument("name", nargs="?", help="show this entry's settings")
-    parser.set_defaults(run=_models)
+    models_command.add_arguments(parser)
+    parser.set_defaults(run=models_command.run)
 
 
 def _add_plan(commands: "Commands[argparse.ArgumentParser]") -> None:
@@ -99,16 +86,6 @@ def _command(
     return commands.add_parser(name, help=what, description=what, formatter_class=layout)
 
 
-def _gpus(text: str) -> float:
-    try:
-        num_gpus = float(text)
-    except ValueError:
-        num_gpus = -1
-    if not 0 <= num_gpus < float("inf"):
-        raise argparse.ArgumentTypeError("should be a number of GPUs, such as 8")
-    return num_gpus
-
-
 def _check(arguments: argparse.Namespace) -> int:
     from serve_app.check.nodes import largest_node
     from serve_app.check.report import check
@@ -124,20 +101,6 @@ def _check(arguments: argparse.Namespace) -> int:
     report = check(str(file), text, largest_node(arguments.gpus_per_node))
     print(report.as_json() if arguments.json else report.as_text())
     return 1 if report.findings else 0
-
-
-def _models(arguments: argparse.Namespace) -> int:
-    entries, name = catalog.entries(), arguments.name
-    if name is None:
-        width = max(map(len, entries))
-        for model_type, entry in entries.items():
-            print(f"{model_type:{width}}  {entry.backend:11}  {entry.description}")
-        return 0
-    if name not in entries:
-        return _refuse(f"no `{name}` in the catalogue{nearest(name, entries)}")
-    shown = {name: entries[name].model_dump(exclude_defaults=True)}
-    print(yaml.safe_dump(shown, sort_keys=False, allow_unicode=True), end="")
-    return 0
 
 
 def _serve(arguments: argparse.Namespace) -> int:

@@ -67,23 +67,3 @@ def test_a_number_of_gpus_is_a_number(file: Path, number: str) -> None:
     with pytest.raises(SystemExit) as stopped:
         run("check", file, f"--gpus-per-node={number}")
     assert stopped.value.code == 2
-
-
-def test_models_lists_the_catalogue(capsys: pytest.CaptureFixture[str]) -> None:
-    """`models` has a line for each entry, with its backend and description."""
-    assert run("models") == 0
-    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("demo "))
-    assert "vllm" in line
-    assert "the tiny model" in line
-
-
-def test_models_shows_one_entry(capsys: pytest.CaptureFixture[str]) -> None:
-    """`models NAME` shows the settings that the name stands for."""
-    assert run("models", "demo") == 0
-    assert "checkpoint: package:demo/model" in capsys.readouterr().out
-
-
-def test_models_knows_what_was_meant(capsys: pytest.CaptureFixture[str]) -> None:
-    """An unknown name is refused with the nearest."""
-    assert run("models", "dmo") == 1
-    assert "did you mean `demo`?" in capsys.readouterr().err
