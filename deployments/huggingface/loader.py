@@ -16,6 +16,7 @@ from deployments.errors import StartError
 from deployments.huggingface import chat, hub
 from deployments.huggingface.checkpoint import Checkpoint, check_folder
 from deployments.huggingface.plan import Limits, TextModel
+from deployments.huggingface.tokenizers import load_tokenizer
 from deployments.huggingface.vocabulary import Vocabulary
 from deployments.progress import Progress, Report, unreported
 from deployments.stops import stop_ids
@@ -79,16 +80,12 @@ def _chat_template(name: str | None) -> str | None:
 def _load(
     checkpoint: Checkpoint, template: str | None, config: HuggingFaceConfig, report: Report
 ) -> Loaded:
-    from transformers import AutoTokenizer
-
     from deployments.huggingface.build import build
     from deployments.huggingface.measure import measure
     from deployments.huggingface.placing import place
 
     report(Progress("reading the tokenizer"))
-    tokenizer = AutoTokenizer.from_pretrained(
-        checkpoint.folder, trust_remote_code=config.trust_remote_code, local_files_only=True
-    )
+    tokenizer = load_tokenizer(checkpoint.folder, config.trust_remote_code)
     if template is not None:
         tokenizer.chat_template = template
     chat.check_template(tokenizer)

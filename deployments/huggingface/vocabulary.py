@@ -38,7 +38,7 @@ class Vocabulary:
 
     def token_bytes(self, token: int) -> bytes:
         """The bytes that a token stands for, with its leading space and in parts of characters."""
-        piece = self.tokenizer.convert_ids_to_tokens(token)
+        piece = self._piece(token)
         if piece is None:  # ids beyond the tokenizer's are padding of the model's output matrix
             return b""
         if token in self.special_ids:
@@ -50,6 +50,13 @@ class Vocabulary:
         if SPACE_MARK in piece:
             return str(piece).replace(SPACE_MARK, " ").encode()
         return str(self.tokenizer.convert_tokens_to_string([piece])).encode()
+
+    def _piece(self, token: int) -> str | None:
+        try:
+            piece: str | None = self.tokenizer.convert_ids_to_tokens(token)
+        except IndexError:  # so say those that are SentencePiece's own
+            return None
+        return piece
 
 
 def _special_ids(tokenizer: Any) -> frozenset[int]:
