@@ -4,7 +4,6 @@ The class is the one that transformers has for the config, or the checkpoint's o
 trusted. Weights that are missing end the start: nothing is filled in.
 """
 
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,6 @@ from deployments.huggingface.checkpoint import Checkpoint, encoder_decoder
 from deployments.huggingface.weights import CountedTensor, opened, stored_dtype
 from deployments.placement.planner import Plan
 from deployments.progress import Report
-
-logger = logging.getLogger(__name__)
 
 
 def build(
@@ -62,9 +59,6 @@ def _skeleton(folder: Path, config: HuggingFaceConfig) -> Any:
     architecture = AutoConfig.from_pretrained(folder, local_files_only=True, **trusted)
     if architecture.is_encoder_decoder:
         raise encoder_decoder(str(folder), architecture.architectures)
-    code = getattr(architecture, "auto_map", None)
-    if code and config.trust_remote_code:
-        logger.warning("Running code of the checkpoint %s, as trust_remote_code allows", folder)
     with torch.device("meta"):
         return AutoModelForCausalLM.from_config(
             architecture, **trusted, **attention.options(config.attn_implementation, architecture)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from deployments import catalog
 from deployments.config import HuggingFaceConfig
 from deployments.errors import StartError
-from deployments.huggingface import chat, hub
+from deployments.huggingface import chat, hub, remote_code
 from deployments.huggingface.checkpoint import Checkpoint, check_folder
 from deployments.huggingface.plan import Limits, TextModel
 from deployments.huggingface.tokenizers import load_tokenizer
@@ -49,7 +49,7 @@ def load(config: HuggingFaceConfig, report: Report = unreported) -> Loaded:
     try:
         return _load(checkpoint, template, config, report)
     except _load_errors() as exc:
-        reason = f"{type(exc).__name__}: {exc}"[:MAX_REASON_CHARS]
+        reason = " ".join(f"{type(exc).__name__}: {exc}".split())[:MAX_REASON_CHARS]
         raise StartError(
             f"The checkpoint {checkpoint.folder} could not be loaded. {reason}"
         ) from exc
@@ -84,6 +84,7 @@ def _load(
     from deployments.huggingface.measure import measure
     from deployments.huggingface.placing import place
 
+    remote_code.announce(checkpoint.folder, config.trust_remote_code)
     report(Progress("reading the tokenizer"))
     tokenizer = load_tokenizer(checkpoint.folder, config.trust_remote_code)
     if template is not None:
