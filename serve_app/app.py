@@ -27,9 +27,13 @@ from serve_app.serve_cluster import (
     own_application,
     own_replica,
 )
+from serve_app.wire.frames import Ticket
+from serve_app.wire.sender import Sender
 
 ROUTER_CPUS = 0.2  # of an operator's count; the router shares its node with API models
 DRAIN_S = 120.0
+
+Message = bytes | Sequence[Item] | RoundhouseError  # what a replica says by the handle
 
 
 def router(args: RouterArgs) -> Application:
@@ -105,15 +109,18 @@ class Model:
     async def __init__(self, args: dict[str, Any]) -> None:  # type: ignore[misc] # Serve's form
         log_to_stderr()
         self._backend = backends.build(own_application(), backends.configure(args))
+        self._sender = Sender()
         async with telling(own_application(), own_replica()) as report:
             await self._backend.start(report)
 
-    async def exchange(self, request: Exchange) -> AsyncIterator[Sequence[Item] | RoundhouseError]:
-        """The backend's items in bundles; at once an empty one: the request is taken."""
-        yield ()
+    async def exchange(self, request: Exchange, ticket: Ticket | None) -> AsyncIterator[Message]:
+        """At once the name of the wire that the backend's items come by: the request is taken.
+        Then the items, if there is no wire, and at last how it ended, if badly."""
         try:
-            async for bundle in bundles(self._backend.exchange(request)):
-                yield bundle
+            async for message in self._sender.carry(
+                ticket, bundles(self._backend.exchange(request))
+            ):
+                yield message
         except RoundhouseError as exc:
             yield exc
         except Exception as exc:  # noqa: BLE001 - the edge of the backend: logged here, once
@@ -131,6 +138,7 @@ class Model:
 
     async def __del__(self) -> None:
         """Called by Serve when the replica is taken down, after its requests have ended."""
+        self._sender.close()
         await self._backend.stop()
 
 

@@ -32,6 +32,7 @@ from deployments.exchange import Exchange, Item, ModelCard
 from deployments.progress import Progress
 from serve_app import loading
 from serve_app.directory import STARTING_REPLICAS, Application, State
+from serve_app.wire.receiver import Receiver
 
 CARD_TIMEOUT_S = 5.0
 TAKE_TIMEOUT_S = 5.0
@@ -58,6 +59,7 @@ class ServeCluster:
     def __init__(self, own_application: str) -> None:
         self._own = own_application
         self._handles: dict[tuple[str, str], DeploymentHandle[Any]] = {}
+        self._receiver: Receiver | None = None
 
     async def applications(self) -> Sequence[Application]:
         status: ServeStatus = await asyncio.to_thread(serve.status)
@@ -82,34 +84,50 @@ class ServeCluster:
     async def exchange(
         self, application: Application, request: Exchange
     ) -> AsyncGenerator[Item, None]:
-        response = self._handle(application).remote(request)
-        try:
-            await self._taken(application, response)
-            async for bundle in response:
-                if isinstance(bundle, RoundhouseError):
-                    raise bundle
-                for item in bundle:
-                    yield item
-        except (RayError, RayServeException) as exc:
-            raise error_from_serve(exc) from None
-        finally:
-            # Ends the call on the replica too; after its end this changes nothing.
-            response.cancel()
+        receiver = await self._listening()
+        with receiver.inbox() as inbox:
+            response = self._handle(application).remote(request, inbox.ticket)
+            try:
+                wire_id = await self._taken(application, response)
+                if wire_id:
+                    receiver.bind(inbox, wire_id)
+                    while items := await inbox.read():
+                        for item in items:
+                            yield item
+                async for bundle in response:
+                    if isinstance(bundle, RoundhouseError):
+                        raise bundle
+                    for item in bundle:
+                        yield item
+            except (RayError, RayServeException) as exc:
+                raise error_from_serve(exc) from None
+            finally:
+                # Ends the call on the replica too; after its end this changes nothing.
+                response.cancel()
+
+    async def _listening(self) -> Receiver:
+        """The end of the wires, where answers come in."""
+        if self._receiver is None:
+            self._receiver = Receiver(ray.util.get_node_ip_address())
+            await self._receiver.start()
+        return self._receiver
 
     async def _taken(
         self, application: Application, response: DeploymentResponseGenerator[Any]
-    ) -> None:
-        """Returns when a replica has taken the request, which it says with its first item.
+    ) -> bytes:
+        """The name of the wire that the answer comes by, which a replica says once it has taken
+        the request.
 
         Serve would wait for one that died as long as it takes to replace it. Only for a model that
         is scaled to zero that is what is wanted. Raises: BackendUnavailable.
         """
         try:
             async with asyncio.timeout(None if application.state == "cold" else TAKE_TIMEOUT_S):
-                await anext(response)
+                wire_id: bytes = await anext(response)
         except TimeoutError as exc:
             message = "No replica of the model takes the request now."
             raise BackendUnavailable(message, retry_after_s=1) from exc
+        return wire_id
 
     def _handle(self, application: Application) -> DeploymentHandle[Any]:
         """One configured handle per deployment, kept: each one costs a long poll."""

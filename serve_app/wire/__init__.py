@@ -1,0 +1,1 @@
+"""The way of an answer from a replica to the router that asked: one connection per pair of them."""

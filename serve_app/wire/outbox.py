@@ -1,0 +1,51 @@
+"""One answer as it leaves a replica."""
+
+import asyncio
+from collections.abc import Callable, Iterable
+
+from deployments.exchange import Item
+from serve_app.wire.frames import Kind, frame, frames_of
+
+TURN_BYTES = 1 << 18  # what one turn of the event loop may gather before the others' turn comes
+
+
+class Outbox:
+    """Sends without waiting, unless the router holds this answer back, or the wire is full."""
+
+    def __init__(
+        self, stream: int, write: Callable[[bytes], int], wire_free: asyncio.Event
+    ) -> None:
+        self._stream = stream
+        self._write = write
+        self._wire_free = wire_free
+        self._free = asyncio.Event()
+        self._free.set()
+        self._lost = False
+
+    async def send(self, items: Iterable[Item]) -> None:
+        """Puts the items on the wire. Raises: ConnectionError where there is none any more."""
+        await self._wire_free.wait()
+        await self._free.wait()
+        if self._lost:
+            raise ConnectionError("the router is gone")
+        num_waiting = 0
+        for item in items:
+            for piece in frames_of(self._stream, item):
+                num_waiting = self._write(piece)
+        if num_waiting > TURN_BYTES:
+            await asyncio.sleep(0)
+
+    def end(self) -> None:
+        """Nothing more comes."""
+        self._write(frame(self._stream, Kind.END))
+
+    def hold(self, pause: bool) -> None:
+        """The router does not want more of this answer now, or wants it again."""
+        if pause:
+            self._free.clear()
+        else:
+            self._free.set()
+
+    def lost(self) -> None:
+        self._lost = True
+        self._free.set()
