@@ -21,6 +21,7 @@ from deployments.placement.amount import Amount
 EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 ModelId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,199}$")]
 StopString = Annotated[str, Field(min_length=1)]
+AdapterName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
 
 class Config(BaseModel):
@@ -119,6 +120,15 @@ class CheckpointConfig(BackendConfig):
     trust_remote_code: bool = Field(
         default=False, description="run Python code that comes with the checkpoint"
     )
+    adapters: dict[AdapterName, Annotated[str, Field(min_length=1)]] = Field(
+        default_factory=dict,
+        description="LoRA adapters by name, each a folder or a hub id; clients ask for one as "
+        "MODEL:NAME",
+    )
+
+    def model_ids(self, model_id: str) -> dict[str, str | None]:
+        """What clients may ask for: the model itself, and each of its adapters by its name."""
+        return {model_id: None} | {f"{model_id}:{name}": name for name in self.adapters}
 
 
 class MemoryConfig(Config):

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from deployments.adapters import check_shapes, read_adapter_config
 from deployments.asgi import AppCall, ASGIApp
 from deployments.body import MAX_ECHO_CHARS, parse_object, with_fields
 from deployments.catalog import checkpoint_path
@@ -24,6 +25,7 @@ from deployments.errors import (
     BackendUnavailable,
     ContextTooLong,
     InvalidRequest,
+    ModelNotFound,
     RoundhouseError,
     StartError,
     UnsupportedEndpoint,
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
 
 ERROR_EVENT = b'data: {"error"'
 MAX_ERROR_BYTES = 65536
+LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM takes as `max_lora_rank`
+MAX_LORAS = 8  # in one batch; each takes GPU memory for the largest rank
 
 
 @dataclass(slots=True)
@@ -57,11 +61,12 @@ class VLLMBackend:
     def __init__(self, model_id: str, config: VLLMConfig) -> None:
         self._model_id = model_id
         self._config = config
+        self._model_ids = config.model_ids(model_id)
         self._engine: EngineClient | None = None
         self._app: ASGIApp | None = None
 
     def card(self) -> ModelCard:
-        return ModelCard(backend="vllm", models=(self._model_id,))
+        return ModelCard(backend="vllm", models=tuple(self._model_ids))
 
     @property
     def num_running(self) -> int:
@@ -72,6 +77,8 @@ class VLLMBackend:
         report(Progress("starting vLLM's engine"))  # which does not say how far it is
         path = checkpoint_path(self._config.checkpoint)
         _check_folder(path)
+        for name, adapter in self._config.adapters.items():
+            _check_adapter(name, adapter, Path(path))
         args = await asyncio.to_thread(server_args, path, self._model_id, self._config)
         try:
             self._engine, self._app = await launch(args, self._config)
@@ -90,6 +97,8 @@ class VLLMBackend:
             raise BackendUnavailable("The vLLM engine is not running.")
 
     async def exchange(self, request: Exchange) -> AsyncIterator[Item]:
+        if request.model not in self._model_ids:  # a router may be behind a redeployment
+            raise ModelNotFound("The model does not exist here any more.", param="model")
         if self._app is None:
             raise BackendUnavailable("The vLLM engine is not running.")
         await self.check_health()
@@ -109,9 +118,9 @@ class VLLMBackend:
 
     def _body(self, request: Exchange) -> bytes:
         """The client may have asked by an alias, or for a model that this one stands in for."""
-        if parse_object(request.body).get("model") == self._model_id:
+        if parse_object(request.body).get("model") == request.model:
             return request.body
-        return with_fields(request.body, model=self._model_id)
+        return with_fields(request.body, model=request.model)
 
 
 def _check_folder(path: str) -> None:
@@ -121,6 +130,14 @@ def _check_folder(path: str) -> None:
         raise StartError(f"There is no checkpoint folder {path}.")
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise StartError(f"The checkpoint folder {path} has no config.json.")
+
+
+def _check_adapter(name: str, path: str, checkpoint: Path) -> None:
+    """vLLM would take one of smaller layers, and compute something with it."""
+    folder = Path(checkpoint_path(path))
+    if folder.is_dir() or path.startswith((".", "/", "~")):
+        read_adapter_config(name, folder)
+        check_shapes(name, folder, checkpoint)
 
 
 def server_args(path: str, model_id: str, config: VLLMConfig) -> Namespace:
@@ -141,6 +158,7 @@ def server_args(path: str, model_id: str, config: VLLMConfig) -> Namespace:
         "gpu_memory_utilization": config.gpu_memory_utilization,
         "disable_log_stats": True,
         **_quantization(config),
+        **_adapters(model_id, config),
         **config.engine_options,
     }
     for name, value in settings.items():
@@ -150,6 +168,37 @@ def server_args(path: str, model_id: str, config: VLLMConfig) -> Namespace:
             raise StartError(f"vLLM has no engine option {name}{hint}")
         setattr(args, name, value)
     return args
+
+
+def _adapters(model_id: str, config: VLLMConfig) -> dict[str, Any]:
+    """vLLM's options for adapters. It would take one of them at a time, of rank 16, by itself."""
+    if not config.adapters:
+        return {}
+    from vllm.entrypoints.openai.models.protocol import LoRAModulePath
+
+    paths = {name: checkpoint_path(path) for name, path in config.adapters.items()}
+    folders = {name: Path(path) for name, path in paths.items() if Path(path).is_dir()}
+    configs = [read_adapter_config(name, folder) for name, folder in folders.items()]
+    ranks = [r for c in configs for r in (c.get("r"), *(c.get("rank_pattern") or {}).values())]
+    needed = max((rank for rank in ranks if isinstance(rank, int)), default=16)
+    return {
+        "enable_lora": True,
+        "lora_modules": [LoRAModulePath(f"{model_id}:{name}", paths[name]) for name in paths],
+        "max_loras": _num_lora_slots(len(paths)),
+        "max_lora_rank": next((rank for rank in LORA_RANKS if rank >= needed), needed),
+    }
+
+
+def _num_lora_slots(num_adapters: int) -> int:
+    """How many adapters one batch may have.
+
+    Without a GPU, vLLM 0.32 gives rows of the base model the last slot's adapter: their index -1
+    is taken for Python's (vllm/lora/ops/torch_ops/lora_ops.py). A last slot that no adapter ever
+    needs holds zeros.
+    """
+    from vllm.platforms import current_platform
+
+    return num_adapters + 1 if current_platform.is_cpu() else min(num_adapters, MAX_LORAS)
 
 
 def _quantization(config: VLLMConfig) -> dict[str, str]:

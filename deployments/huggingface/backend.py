@@ -3,11 +3,11 @@
 import asyncio
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from deployments.config import HuggingFaceConfig
-from deployments.errors import BackendUnavailable, StartError
+from deployments.errors import BackendUnavailable, ModelNotFound, StartError
 from deployments.exchange import Exchange, Head, Item, ModelCard
 from deployments.huggingface.answer import Answer
 from deployments.huggingface.endpoints import Prepared, check_path, prepare
@@ -33,21 +33,23 @@ class Running:
     grammars: Grammars
 
     def sequences(
-        self, prepared: Prepared, grammar: Grammar | None, sink: Sink
+        self, prepared: Prepared, grammar: Grammar | None, sink: Sink, adapter: str | None
     ) -> "list[Sequence]":
         """The choices of a request as the engine takes them."""
         from deployments.huggingface.sequence import Sequence
 
         vocabulary = self.text_model.vocabulary
-        return [Sequence(choice, vocabulary, sink, grammar) for choice in prepared.choices]
+        choices = [replace(choice, adapter=adapter) for choice in prepared.choices]
+        return [Sequence(choice, vocabulary, sink, grammar) for choice in choices]
 
 
 class HuggingFaceBackend:
-    """One model of one checkpoint; implements `deployments.exchange.Backend`."""
+    """One checkpoint and its adapters; implements `deployments.exchange.Backend`."""
 
     def __init__(self, model_id: str, config: HuggingFaceConfig) -> None:
         self._model_id = model_id
         self._config = config
+        self._adapters = config.model_ids(model_id)
         self._running: Running | None = None
         self._stopped = False
         self._num_running = 0
@@ -77,6 +79,7 @@ class HuggingFaceBackend:
         """Answers one request; the Head comes with the first piece of the answer."""
         check_path(request.path)
         running = self._require()
+        adapter = self._adapter(request.model)
         loop = asyncio.get_running_loop()
         expires_at = None if request.deadline_s is None else loop.time() + request.deadline_s
         prepared = await loop.run_in_executor(
@@ -84,7 +87,7 @@ class HuggingFaceBackend:
         )
         grammar = await self._compiled(running.grammars, prepared.grammar)
         answer = Answer(prepared.response, len(prepared.choices), expires_at)
-        sequences = running.sequences(prepared, grammar, answer)
+        sequences = running.sequences(prepared, grammar, answer, adapter)
         self._num_running += 1
         try:
             running.engine.submit(sequences)
@@ -110,8 +113,8 @@ class HuggingFaceBackend:
         self._require().engine.check()
 
     def card(self) -> ModelCard:
-        """The one model id."""
-        return ModelCard("huggingface", (self._model_id,))
+        """The model's id, and those of its adapters."""
+        return ModelCard("huggingface", tuple(self._adapters))
 
     async def stop(self) -> None:
         """Ends the engine's thread and lets go of the model."""
@@ -121,6 +124,12 @@ class HuggingFaceBackend:
         self._compiling.shutdown(wait=False)
         if running is not None:
             await asyncio.to_thread(running.engine.stop)
+
+    def _adapter(self, model: str) -> str | None:
+        """The adapter that a model id means. Raises: ModelNotFound."""
+        if model not in self._adapters:  # a router may be a second behind a redeployment
+            raise ModelNotFound("The model does not exist here any more.", param="model")
+        return self._adapters[model]
 
     def _require(self) -> Running:
         if self._running is None:
@@ -133,7 +142,7 @@ def _run(config: HuggingFaceConfig, report: Report) -> Running:
     loaded = load(config, report)
     from deployments.huggingface.engine import Engine
 
-    engine = Engine(loaded.model, loaded.capacity)
+    engine = Engine(loaded.model, loaded.capacity, loaded.adapters)
     engine.start()
     limits = loaded.text_model.limits
     grammars = Grammars(loaded.text_model.vocabulary, limits.vocab_size, limits.eos_ids)

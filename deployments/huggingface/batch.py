@@ -34,7 +34,8 @@ class Batch:
         tokens = [[sequence.last_token] for sequence in self.sequences]
         mask = torch.nn.functional.pad(self.mask, (0, 1), value=1)
         ids = torch.tensor(tokens, device=mask.device)
-        logits, self.cache = decoder.forward(ids, mask, self.cache)
+        adapters = [sequence.adapter for sequence in self.sequences]
+        logits, self.cache = decoder.forward(ids, mask, self.cache, adapters)
         self.mask = mask
         return logits
 

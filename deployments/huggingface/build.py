@@ -27,24 +27,24 @@ def build(
 
     Raises: StartError, and what transformers and torch raise.
     """
-    skeleton = _skeleton(checkpoint.folder, config)
+    empty = skeleton(checkpoint.folder, config)
     if plan is not None and plan.streams:
-        model, missing = accelerated.load(skeleton, checkpoint.folder, config, plan)
+        model, missing = accelerated.load(empty, checkpoint.folder, config, plan)
         _check_missing(checkpoint.folder, missing)
         return model.eval()
     on_gpu = torch.cuda.is_available() if plan is None else plan.question.budget.has_gpu
-    implementation = skeleton.config._attn_implementation
-    model_class = type(skeleton)
+    implementation = empty.config._attn_implementation
+    model_class = type(empty)
     with opened(checkpoint.files, report) as weights, quantization.convertible(model_class):
-        dtype = _dtype(config.dtype, skeleton.config, weights)
+        dtype = _dtype(config.dtype, empty.config, weights)
         model, info = model_class.from_pretrained(
             None,
-            config=skeleton.config,
+            config=empty.config,
             state_dict=weights,
             dtype=dtype,
             attn_implementation=implementation,
             device_map={"": "cuda" if on_gpu else "cpu"},
-            generation_config=_generation_config(checkpoint.folder, skeleton),
+            generation_config=_generation_config(checkpoint.folder, empty),
             output_loading_info=True,
             **quantization.options(config.quantization, dtype),
         )
@@ -53,7 +53,7 @@ def build(
     return model.eval()
 
 
-def _skeleton(folder: Path, config: HuggingFaceConfig) -> Any:
+def skeleton(folder: Path, config: HuggingFaceConfig) -> Any:
     """The model without weights: it says what class transformers makes of the checkpoint."""
     trusted = {"trust_remote_code": config.trust_remote_code}
     architecture = AutoConfig.from_pretrained(folder, local_files_only=True, **trusted)

@@ -11,12 +11,14 @@ UNLIMITED = 2**62
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """`max_batch_tokens` bounds the columns of keys and values over all rows, padding included."""
+    """`max_batch_tokens` bounds the columns of keys and values over all rows, padding included.
+    Without `mixes_adapters`, those of different adapters do not run together."""
 
     max_batch_tokens: int = UNLIMITED
     max_sequences: int = 256
     max_queued_requests: int = 256
     prefill_chunk_tokens: int = 512
+    mixes_adapters: bool = True
 
     def check(self, sequences: Iterable[Sequence]) -> None:
         """Raises: ContextTooLong for what would not even fit alone."""
@@ -33,6 +35,7 @@ class Capacity:
         return (
             len(running) <= self.max_sequences
             and num_batch_tokens(running) <= self.max_batch_tokens
+            and (self.mixes_adapters or len({s.adapter for s in running}) <= 1)
         )
 
 

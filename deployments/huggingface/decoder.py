@@ -1,10 +1,14 @@
 """One forward pass of any decoder, given what its architecture takes of masks and positions."""
 
 import inspect
-from typing import Any
+from collections.abc import Sequence as Rows
+from typing import TYPE_CHECKING, Any, Optional
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from deployments.huggingface.adapters.rows import Adapters
 
 
 class Decoder:
@@ -14,18 +18,24 @@ class Decoder:
     columns (ALiBi). All others must be told: they would count the padding.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, adapters: Optional["Adapters"] = None) -> None:
         self.device: torch.device = model.device
+        self.adapters = adapters
         self._model = model
         self._takes_positions = "position_ids" in inspect.signature(model.forward).parameters
         self._options = {"logits_to_keep": 1} if model._supports_logits_to_keep() else {}
 
-    def forward(self, ids: Tensor, mask: Tensor, cache: Any) -> tuple[Tensor, Any]:
+    def forward(
+        self, ids: Tensor, mask: Tensor, cache: Any, adapters: Rows[str | None] = ()
+    ) -> tuple[Tensor, Any]:
         """The logits `(batch, vocab)` after the last column, and the cache that includes `ids`.
 
         `ids` are the newest columns `(batch, new)`; `mask` `(batch, past + new)` is 0 where a row
-        is padded. What padding puts into the cache is never looked at.
+        is padded. What padding puts into the cache is never looked at. `adapters` are those of
+        the rows; none of them for the base alone.
         """
+        if self.adapters is not None:
+            self.adapters.use(adapters)
         options = self._options
         if self._takes_positions:
             options = options | {"position_ids": _positions(mask)[:, -ids.shape[1] :]}

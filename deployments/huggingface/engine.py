@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any, Optional
 
 import torch
 
@@ -13,6 +13,9 @@ from deployments.huggingface.queue import Queue
 from deployments.huggingface.scheduler import Scheduler
 from deployments.huggingface.sequence import Sequence
 
+if TYPE_CHECKING:
+    from deployments.huggingface.adapters.rows import Adapters
+
 STOPPED = "The model has been stopped."
 BROKEN = "The model's engine has stopped working; its replica will be replaced."
 
@@ -20,10 +23,14 @@ BROKEN = "The model's engine has stopped working; its replica will be replaced."
 class Engine:
     """Generates sequences with a model. All methods may be called from any thread."""
 
-    def __init__(self, model: Any, capacity: Capacity) -> None:
+    def __init__(
+        self, model: Any, capacity: Capacity, adapters: Optional["Adapters"] = None
+    ) -> None:
         self._capacity = capacity
         self._queue = Queue(capacity.max_queued_requests)
-        self._scheduler: Scheduler | None = Scheduler(Decoder(model), self._queue, capacity)
+        self._scheduler: Scheduler | None = Scheduler(
+            Decoder(model, adapters), self._queue, capacity
+        )
         self._thread = threading.Thread(target=self._run, name="huggingface-engine", daemon=True)
 
     def start(self) -> None:

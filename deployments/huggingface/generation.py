@@ -35,13 +35,15 @@ class Stopping:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One answer to generate. `streamed`: its text is wanted as it comes, not only whole."""
+    """One answer to generate. `streamed`: its text is wanted as it comes, not only whole;
+    `adapter`: who is to make it, None for the base model."""
 
     index: int
     prompt_ids: tuple[int, ...]
     sampling: Sampling
     stopping: Stopping
     streamed: bool = False
+    adapter: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from deployments import catalog
+from deployments.adapters import ADAPTER_PICKLE, ADAPTER_WEIGHTS
 from deployments.config import HuggingFaceConfig
 from deployments.errors import StartError
 from deployments.huggingface.checkpoint import has_weights, is_hub_id
@@ -26,6 +27,17 @@ def folder(config: HuggingFaceConfig, report: Report) -> Path:
     return found
 
 
+def adapter_folder(name: str, config: HuggingFaceConfig) -> Path:
+    """An adapter's folder on this machine, downloaded if need be. Raises: StartError."""
+    adapter = catalog.checkpoint_path(name)
+    if not is_hub_id(adapter):
+        return Path(adapter).expanduser()
+    found = _snapshot(adapter, FILES)
+    if config.allow_pickle and not (found / ADAPTER_WEIGHTS).is_file():
+        _snapshot(adapter, [ADAPTER_PICKLE])
+    return found
+
+
 def _snapshot(checkpoint: str, patterns: list[str]) -> Path:
     from huggingface_hub import snapshot_download
 
@@ -34,7 +46,7 @@ def _snapshot(checkpoint: str, patterns: list[str]) -> Path:
     except (OSError, ValueError) as exc:  # the bases of all of the hub's errors
         first_line = str(exc).strip().partition("\n")[0][:MAX_REASON_CHARS].rstrip(".")
         raise StartError(
-            f"The checkpoint {checkpoint} is neither a folder here nor could it be had from the "
+            f"{checkpoint} is neither a folder here nor could it be had from the "
             f"Hugging Face hub. {type(exc).__name__}: {first_line}. Check the name, the network, "
             "HF_HUB_OFFLINE and, for a gated model, HF_TOKEN."
         ) from exc

@@ -14,6 +14,7 @@ from deployments import catalog
 from deployments.config import HuggingFaceConfig
 from deployments.errors import StartError
 from deployments.huggingface import chat, hub, remote_code
+from deployments.huggingface.adapters.files import check_adapter
 from deployments.huggingface.checkpoint import Checkpoint, check_folder
 from deployments.huggingface.plan import Limits, TextModel
 from deployments.huggingface.tokenizers import load_tokenizer
@@ -22,7 +23,9 @@ from deployments.progress import Progress, Report, unreported
 from deployments.stops import stop_ids
 
 if TYPE_CHECKING:
+    from deployments.huggingface.adapters.rows import Adapters
     from deployments.huggingface.capacity import Capacity
+    from deployments.placement.planner import Plan
 
 logger = logging.getLogger(__name__)
 
@@ -40,14 +43,18 @@ class Loaded:
     model: Any
     text_model: TextModel
     capacity: "Capacity"
+    adapters: "Adapters | None" = None
 
 
 def load(config: HuggingFaceConfig, report: Report = unreported) -> Loaded:
     """Loads a checkpoint; takes as long as that takes. Raises: StartError."""
     template = _chat_template(config.chat_template)
     checkpoint = check_folder(hub.folder(config, report), config.allow_pickle)
+    adapters = {name: hub.adapter_folder(path, config) for name, path in config.adapters.items()}
+    for name, folder in adapters.items():
+        check_adapter(name, folder, config.allow_pickle)
     try:
-        return _load(checkpoint, template, config, report)
+        return _load(checkpoint, adapters, template, config, report)
     except _load_errors() as exc:
         reason = " ".join(f"{type(exc).__name__}: {exc}".split())[:MAX_REASON_CHARS]
         raise StartError(
@@ -78,7 +85,11 @@ def _chat_template(name: str | None) -> str | None:
 
 
 def _load(
-    checkpoint: Checkpoint, template: str | None, config: HuggingFaceConfig, report: Report
+    checkpoint: Checkpoint,
+    adapters: Mapping[str, Path],
+    template: str | None,
+    config: HuggingFaceConfig,
+    report: Report,
 ) -> Loaded:
     from deployments.huggingface.build import build
     from deployments.huggingface.measure import measure
@@ -91,11 +102,40 @@ def _load(
         tokenizer.chat_template = template
     chat.check_template(tokenizer)
     plan = place(checkpoint.folder, config)
+    _check_adapters(adapters, checkpoint.folder, config, plan)
     model = build(checkpoint, config, plan, report)
     report(Progress("checking the model"))
     _check_forward(model, checkpoint.folder)
     text_model = TextModel(Vocabulary(tokenizer), _limits(model, tokenizer, config))
-    return Loaded(model, text_model, measure(model, text_model, config, plan))
+    adapted = _adapted(model, adapters)
+    capacity = measure(model, text_model, config, plan, adapted)
+    return Loaded(model, text_model, capacity, adapted)
+
+
+def _check_adapters(
+    adapters: Mapping[str, Path], folder: Path, config: HuggingFaceConfig, plan: "Plan | None"
+) -> None:
+    """In seconds, where reading the checkpoint's weights may take minutes. Raises: StartError."""
+    if not adapters:
+        return
+    from deployments.huggingface.adapters.loading import rehearse
+    from deployments.huggingface.build import skeleton
+
+    if plan is not None and plan.streams:
+        raise StartError(
+            "Adapters are not served with weights that are streamed. Give the model more `memory`, "
+            "or merge the adapter into a checkpoint of its own."
+        )
+    rehearse(skeleton(folder, config), adapters)
+
+
+def _adapted(model: Any, adapters: Mapping[str, Path]) -> "Adapters | None":
+    """Puts the adapters into the model. Raises: StartError."""
+    if not adapters:
+        return None
+    from deployments.huggingface.adapters.loading import inject
+
+    return inject(model, adapters)
 
 
 def _limits(model: Any, tokenizer: Any, config: HuggingFaceConfig) -> Limits:

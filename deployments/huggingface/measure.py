@@ -1,7 +1,8 @@
 """How much a loaded model can do at a time: measured on the model itself, at the end of loading."""
 
+import contextlib
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any, Optional
 
 import torch
 
@@ -13,21 +14,30 @@ from deployments.huggingface.decoder import Decoder
 from deployments.huggingface.memory import num_free_tokens, num_planned_tokens
 from deployments.huggingface.plan import TextModel
 from deployments.huggingface.rehearsal import rehearse
-from deployments.huggingface.self_check import settle
+from deployments.huggingface.self_check import CANNOT, can_batch, settle
 from deployments.placement.planner import Plan
+
+if TYPE_CHECKING:
+    from deployments.huggingface.adapters.rows import Adapters
 
 logger = logging.getLogger(__name__)
 
 
 def measure(
-    model: Any, text_model: TextModel, config: HuggingFaceConfig, plan: Plan | None = None
+    model: Any,
+    text_model: TextModel,
+    config: HuggingFaceConfig,
+    plan: Plan | None = None,
+    adapters: Optional["Adapters"] = None,
 ) -> Capacity:
     """What the engine may take on with this model. What a `memory` was planned for is tried out.
 
     Raises: StartError, what the model raises.
     """
-    decoder = Decoder(model)
+    decoder = Decoder(model, adapters)
     batched = settle(decoder, model, text_model, config.attn_implementation == "auto")
+    if batched and adapters is not None:
+        batched = _can_batch_adapters(decoder, model, text_model, adapters)
     planned = plan if config.memory else None
     max_batch_tokens = config.max_batch_tokens or (
         num_planned_tokens(planned) if planned else _num_free_tokens(decoder)
@@ -48,7 +58,24 @@ def measure(
         max_sequences=config.max_sequences,
         max_queued_requests=config.max_queued_requests,
         prefill_chunk_tokens=config.prefill_chunk_tokens,
+        mixes_adapters=adapters is None or adapters.mixes,
     )
+
+
+def _can_batch_adapters(
+    decoder: Decoder, model: Any, text_model: TextModel, adapters: "Adapters"
+) -> bool:
+    """Whether rows with adapters can be batched; lets `adapters` mix only if it is exact."""
+    first, last = adapters.names[0], adapters.names[-1]
+    with contextlib.suppress(*CANNOT):
+        if adapters.mixes and can_batch(decoder, model, text_model, (None, first, last)):
+            return True
+    adapters.separate()
+    logger.warning(
+        "These adapters cannot be mixed in one batch: requests for different ones wait for each "
+        "other"
+    )
+    return all(can_batch(decoder, model, text_model, (name,)) for name in (first, last))
 
 
 def _check_room(max_batch_tokens: int, max_model_len: int) -> None:

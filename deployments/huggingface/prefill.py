@@ -1,7 +1,8 @@
 """Prompts on their way into the cache, a chunk at a time.
 
 Several short prompts go in together, padded; a prompt that is longer than a chunk goes in alone.
-Sequences with the same prompt, the choices of one request, share its one row until it is in.
+Sequences with the same prompt, the choices of one request, share its one row until it is in; not
+those of different adapters, which make different keys and values of the same tokens.
 """
 
 from typing import Any
@@ -14,6 +15,8 @@ from deployments.huggingface.batch import Batch
 from deployments.huggingface.decoder import Decoder
 from deployments.huggingface.sequence import Sequence
 
+Prompt = tuple[str | None, tuple[int, ...]]  # an adapter, and token ids
+
 
 class Newcomers:
     """The sequences that the next prefill takes."""
@@ -21,18 +24,18 @@ class Newcomers:
     def __init__(self) -> None:
         self.sequences: list[Sequence] = []
         self.rows: list[int] = []  # which of the prompts each sequence has
-        self.prompts: dict[tuple[int, ...], int] = {}
+        self.prompts: dict[Prompt, int] = {}
         self._longest = 0
 
     def add(self, sequence: Sequence) -> None:
         """Takes a sequence."""
         self.sequences.append(sequence)
-        self.rows.append(self.prompts.setdefault(sequence.context, len(self.prompts)))
+        self.rows.append(self.prompts.setdefault(_prompt(sequence), len(self.prompts)))
         self._longest = max(self._longest, sequence.num_context_tokens)
 
     def has_room(self, sequence: Sequence, chunk_tokens: int) -> bool:
         """Whether this one too would cost no further chunk."""
-        if not self.sequences or sequence.context in self.prompts:
+        if not self.sequences or _prompt(sequence) in self.prompts:
             return True
         longest = max(self._longest, sequence.num_context_tokens)
         return (len(self.prompts) + 1) * longest <= chunk_tokens
@@ -44,7 +47,8 @@ class Prefill:
     def __init__(self, newcomers: Newcomers, chunk_tokens: int, device: torch.device) -> None:
         self.sequences = newcomers.sequences
         self.logits: Tensor | None = None
-        self._ids, self._mask = _padded(list(newcomers.prompts), device)
+        self._ids, self._mask = _padded([ids for _, ids in newcomers.prompts], device)
+        self._adapters = [adapter for adapter, _ in newcomers.prompts]
         self._rows = torch.tensor(newcomers.rows, device=device)
         self._num_chunk_columns = max(1, chunk_tokens // len(self._ids))
         self._num_done = 0
@@ -54,7 +58,7 @@ class Prefill:
         """Puts in the next chunk."""
         end = min(self._num_done + self._num_chunk_columns, self._ids.shape[1])
         logits, self._cache = decoder.forward(
-            self._ids[:, self._num_done : end], self._mask[:, :end], self._cache
+            self._ids[:, self._num_done : end], self._mask[:, :end], self._cache, self._adapters
         )
         self._num_done = end
         if end == self._ids.shape[1]:
@@ -66,6 +70,10 @@ class Prefill:
             caches.select(self._cache, self._rows, self._ids.shape[1])
         caches.make_room(self._cache)
         return Batch(self.sequences, self._mask[self._rows], self._cache)
+
+
+def _prompt(sequence: Sequence) -> Prompt:
+    return sequence.adapter, sequence.context
 
 
 def _padded(prompts: list[tuple[int, ...]], device: torch.device) -> tuple[Tensor, Tensor]:

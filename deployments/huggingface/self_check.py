@@ -5,6 +5,7 @@ with every release of transformers. So each model is asked.
 """
 
 from collections.abc import Iterable
+from collections.abc import Sequence as Rows
 from typing import Any
 
 import torch
@@ -106,7 +107,7 @@ def settle(decoder: Decoder, model: Any, text_model: TextModel, attention_is_fre
 def _is_like_eager(decoder: Decoder, model: Any, text_model: TextModel) -> bool:
     def say() -> Tensor:
         trial = Trial(decoder)
-        sequence = _sequence(text_model, max(PROMPT_LENGTHS))
+        sequence = _sequence(text_model, max(PROMPT_LENGTHS), None)
         trial.enter([sequence])
         return trial.said[sequence][0]
 
@@ -119,13 +120,25 @@ def _tolerance(model: Any) -> float:
     return TOLERANCES.get(getattr(model, "dtype", None), DEFAULT_TOLERANCE)
 
 
-def _can_batch(decoder: Decoder, model: Any, text_model: TextModel) -> bool:
-    alone = [_alone(decoder, _sequence(text_model, length)) for length in PROMPT_LENGTHS]
+def can_batch(
+    decoder: Decoder, model: Any, text_model: TextModel, adapters: Rows[str | None]
+) -> bool:
+    """Whether rows with these adapters can be batched. Raises: what the model raises for one."""
+    with torch.inference_mode():
+        return _can_batch(decoder, model, text_model, adapters)
+
+
+def _can_batch(
+    decoder: Decoder, model: Any, text_model: TextModel, adapters: Rows[str | None] = (None,)
+) -> bool:
+    rows = [adapters[n % len(adapters)] for n in range(len(PROMPT_LENGTHS))]
+    asked = list(zip(PROMPT_LENGTHS, rows, strict=True))
+    alone = [_alone(decoder, _sequence(text_model, *one)) for one in asked]
     expected = [said for trial in alone for said in trial.said.values()]
     try:
         if not all(trial.is_editable(getattr(model, "config", None)) for trial in alone):
             return False
-        got = _together(decoder, [_sequence(text_model, length) for length in PROMPT_LENGTHS])
+        got = _together(decoder, [_sequence(text_model, *one) for one in asked])
     except CANNOT:
         return False
     return all(
@@ -135,12 +148,13 @@ def _can_batch(decoder: Decoder, model: Any, text_model: TextModel) -> bool:
     )
 
 
-def _sequence(text_model: TextModel, length: int) -> Sequence:
+def _sequence(text_model: TextModel, length: int, adapter: str | None) -> Sequence:
     limits = text_model.limits
     length = max(1, min(length, limits.max_model_len - NUM_STEPS - 1))
     # Far apart in the vocabulary, and another beginning for another length.
     ids = tuple((7919 * (length + n) + n) % limits.vocab_size for n in range(length))
-    choice = Choice(0, ids, Sampling(), Stopping(max_tokens=NUM_STEPS + 2))
+    stopping = Stopping(max_tokens=NUM_STEPS + 2)
+    choice = Choice(0, ids, Sampling(), stopping, adapter=adapter)
     return Sequence(choice, text_model.vocabulary, Nobody())
 
 

@@ -45,6 +45,11 @@ class Sequence:
         self._logprobs: list[TokenLogprob] = []
 
     @property
+    def adapter(self) -> str | None:
+        """The name of the adapter that makes it, None for the base model."""
+        return self._choice.adapter
+
+    @property
     def ended(self) -> bool:
         """Whether it needs no further token."""
         return self.finished or self.cancelled

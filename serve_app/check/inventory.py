@@ -72,6 +72,9 @@ class Application:
             yield from ((model, (*path, "model_type")) for model in of_catalogue)
         elif self.args.get("backend") != "api":
             yield self.name, (*self.path, "name")
+            adapters = self.args.get("adapters")
+            for name in adapters if isinstance(adapters, dict) else ():
+                yield f"{self.name}:{name}", (*self.path, "args", "adapters", name)
 
     def _models_of_catalogue(self) -> Iterable[object]:
         """Those of a commercial model of the catalogue, which go by their names there."""

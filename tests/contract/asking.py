@@ -53,8 +53,10 @@ class Answered:
         return "".join(delta.get("content") or "" for delta in deltas)
 
 
-def exchange(fields: dict[str, Any], path: str = CHAT, request_id: str = "request") -> Exchange:
-    return Exchange(path, json.dumps({"model": MODEL, **fields}).encode(), request_id, MODEL)
+def exchange(
+    fields: dict[str, Any], path: str = CHAT, request_id: str = "request", model: str = MODEL
+) -> Exchange:
+    return Exchange(path, json.dumps({"model": model, **fields}).encode(), request_id, model)
 
 
 def saying(subject: Subject, text: str, **fields: Any) -> Exchange:

@@ -4,10 +4,12 @@ A fifth backend is one more entry of SUBJECTS.
 """
 
 import contextlib
+import tempfile
 import warnings
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from deployments import backends
@@ -17,6 +19,7 @@ from serve_app.router import RouterApp
 from tests.local_cluster import LocalCluster, serving
 
 MODEL = "subject"
+ADAPTER = "other"
 Tokens = Callable[[str], int]
 
 
@@ -42,6 +45,25 @@ def tokenizer() -> Any:
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(checkpoint_path("package:demo/model"))
+
+
+@cache
+def adapter() -> str:
+    """An adapter of the demo model, strong enough to spoil its answers."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(1)
+    model = AutoModelForCausalLM.from_pretrained(checkpoint_path("package:demo/model"))
+    lora = LoraConfig(
+        r=5, lora_alpha=64, target_modules=["q_proj", "o_proj"], init_lora_weights=False
+    )
+    folder = Path(tempfile.mkdtemp(prefix="adapter-"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # PEFT would look up its base on the hub
+        get_peft_model(model, lora).save_pretrained(folder)
+    return str(folder)
 
 
 def rendered_tokens(prompt: str) -> int:
@@ -88,7 +110,8 @@ async def api() -> AsyncIterator[Subject]:
 
 @contextlib.asynccontextmanager
 async def demo(kind: str) -> AsyncIterator[Subject]:
-    config = backends.configure({"model_type": "demo", "backend": kind})
+    args = {"model_type": "demo", "backend": kind, "adapters": {ADAPTER: adapter()}}
+    config = backends.configure(args)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what the libraries warn of when imported is not ours
         backend = backends.build(MODEL, config)

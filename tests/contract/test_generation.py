@@ -5,9 +5,9 @@ import json
 
 import pytest
 
-from deployments.errors import ContextTooLong, InvalidRequest
+from deployments.errors import ContextTooLong, InvalidRequest, ModelNotFound
 from tests.contract.asking import ask, exchange, saying
-from tests.contract.subjects import GENERATING, Subject
+from tests.contract.subjects import ADAPTER, GENERATING, MODEL, Subject
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="session"),
@@ -16,6 +16,7 @@ pytestmark = [
     pytest.mark.parametrize("subject", GENERATING, indirect=True),
 ]
 
+ADAPTED: dict[str, str] = {}  # what the first backend said with the adapter
 QUESTION = [{"role": "user", "content": "Count from 1 to 20."}]
 
 
@@ -94,3 +95,22 @@ async def test_json_schema(subject: Subject) -> None:
     wrong = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "strin"}}}
     with pytest.raises(InvalidRequest):
         await ask(subject.backend, saying(subject, "red", response_format=wrong))
+
+
+async def test_adapters(subject: Subject) -> None:
+    """An adapter is a model of its own beside the base, in the same batch, and both backends give
+    the same answer with it; one that is not there is not found."""
+    fields = {"messages": QUESTION, "max_tokens": 24, "temperature": 0}
+    asked = [MODEL, f"{MODEL}:{ADAPTER}"] * 2
+    assert set(asked) == set(subject.backend.card().models)
+    answers = await asyncio.gather(
+        *(ask(subject.backend, exchange(fields, model=model)) for model in asked)
+    )
+    assert [answer.json["model"] for answer in answers] == asked
+    base, adapted, *again = [answer.text for answer in answers]
+    assert again == [base, adapted]
+    assert base.startswith("1, 2, 3")
+    assert adapted != base
+    assert ADAPTED.setdefault("text", adapted) == adapted
+    with pytest.raises(ModelNotFound):
+        await ask(subject.backend, exchange(fields, model=f"{MODEL}:none"))

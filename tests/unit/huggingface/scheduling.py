@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from deployments.errors import RoundhouseError
+from deployments.huggingface.adapters.rows import Adapters
 from deployments.huggingface.capacity import Capacity
 from deployments.huggingface.decoder import Decoder
 from deployments.huggingface.generation import Choice, Delta, Sampling, Stopping
@@ -19,6 +20,7 @@ from deployments.huggingface.vocabulary import Vocabulary
 from .models import EOS, byte_tokenizer
 
 VOCABULARY = Vocabulary(byte_tokenizer())
+MAX_STEPS = 2000
 GREEDY = Sampling(temperature=0)
 
 
@@ -41,11 +43,13 @@ class Asked(Sequence):
         max_tokens: int,
         sampling: Sampling = GREEDY,
         grammar: Grammar | None = None,
+        adapter: str | None = None,
     ) -> None:
         self.sink = Collected()
         self.prompt = prompt
         stopping = Stopping(max_tokens, token_ids=frozenset({EOS}))
-        super().__init__(Choice(0, prompt, sampling, stopping), VOCABULARY, self.sink, grammar)
+        choice = Choice(0, prompt, sampling, stopping, adapter=adapter)
+        super().__init__(choice, VOCABULARY, self.sink, grammar)
 
     @property
     def answer(self) -> list[int]:
@@ -62,14 +66,16 @@ class Event:
     cancelled_after: int | None = None
 
 
-def run(model: Any, capacity: Capacity, events: Iterable[Event], max_steps: int = 2000) -> None:
+def run(
+    model: Any, capacity: Capacity, events: Iterable[Event], adapters: Adapters | None = None
+) -> None:
     """Runs a scheduler until all is done; everything must then be free again."""
     queue = Queue(capacity.max_queued_requests)
-    scheduler = Scheduler(Decoder(model), queue, capacity)
+    scheduler = Scheduler(Decoder(model, adapters), queue, capacity)
     events = list(events)
     last = max(event.at_step for event in events)
     with torch.inference_mode():
-        for step in range(max_steps):
+        for step in range(MAX_STEPS):
             queue_events(queue, events, step)
             scheduler.step()
             assert capacity.fits(scheduler.running)
