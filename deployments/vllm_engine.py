@@ -97,15 +97,14 @@ class VLLMBackend:
             raise BackendUnavailable("The vLLM engine is not running.")
 
     async def exchange(self, request: Exchange) -> AsyncIterator[Item]:
-        if request.model not in self._model_ids:  # a router may be behind a redeployment
-            raise ModelNotFound("The model does not exist here any more.", param="model")
+        model = self._model(request.model)
         if self._app is None:
             raise BackendUnavailable("The vLLM engine is not running.")
         await self.check_health()
         usage = Usage()
         usage_of_exchange.set(usage)
         path_of_exchange.set(request.path)
-        call = AppCall(request.path, self._body(request), request.request_id)
+        call = AppCall(request.path, self._body(request, model), request.request_id)
         answer = call.answer(self._app, _raise_error_event)
         try:
             async for item in answer:
@@ -116,11 +115,19 @@ class VLLMBackend:
             await answer.aclose()
         yield Tail(usage.prompt_tokens, usage.completion_tokens)
 
-    def _body(self, request: Exchange) -> bytes:
+    def _model(self, asked: str) -> str:
+        """vLLM's name of what is asked for. Raises: ModelNotFound for an adapter that is gone."""
+        if asked in self._model_ids:
+            return asked
+        if asked.startswith(f"{self._model_id}:"):  # a router may be behind a redeployment
+            raise ModelNotFound("The model does not exist here any more.", param="model")
+        return self._model_id
+
+    def _body(self, request: Exchange, model: str) -> bytes:
         """The client may have asked by an alias, or for a model that this one stands in for."""
-        if parse_object(request.body).get("model") == request.model:
+        if parse_object(request.body).get("model") == model:
             return request.body
-        return with_fields(request.body, model=request.model)
+        return with_fields(request.body, model=model)
 
 
 def _check_folder(path: str) -> None:

@@ -127,9 +127,10 @@ class HuggingFaceBackend:
 
     def _adapter(self, model: str) -> str | None:
         """The adapter that a model id means. Raises: ModelNotFound."""
-        if model not in self._adapters:  # a router may be a second behind a redeployment
+        if model not in self._adapters and model.startswith(f"{self._model_id}:"):
+            # A router may be a second behind a redeployment.
             raise ModelNotFound("The model does not exist here any more.", param="model")
-        return self._adapters[model]
+        return self._adapters.get(model)
 
     def _require(self) -> Running:
         if self._running is None:
