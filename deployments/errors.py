@@ -18,7 +18,8 @@ RoundhouseError                  500  internal_error
 │ ├ UpstreamError                502  upstream_error
 │ ├ UpstreamNotConfigured        503  upstream_not_configured
 │ ├ BackendUnavailable           503  model_unavailable
-│ │ └ ModelWarming               503  model_warming
+│ │ ├ ModelWarming               503  model_warming
+│ │ └ WeightsLost                503  weights_lost
 │ └ BackendTimeout               504  timeout
 └ StartError                     503  model_failed_to_start
 
@@ -180,6 +181,12 @@ class ModelWarming(BackendUnavailable):
     """The model is starting."""
 
     default_code = "model_warming"
+
+
+class WeightsLost(BackendUnavailable):
+    """Weights that are read in every step cannot be read any more: the replica is of no use."""
+
+    default_code = "weights_lost"
 
 
 class BackendTimeout(BackendError):

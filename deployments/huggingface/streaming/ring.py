@@ -1,0 +1,100 @@
+"""Slots in RAM through which layers pass in a circle: filled ahead, by turns, across steps.
+
+Layer k of those that stream always has slot k modulo the number of slots, so that parameters can
+point there for good. A slot is filled anew as soon as its layer has been used: for the next layer
+that has it, in this step or in the one after.
+"""
+
+import mmap
+from collections.abc import Sequence
+from concurrent.futures import Future, wait
+
+import torch
+from torch import Tensor
+
+from deployments.huggingface.streaming.layout import Layout
+from deployments.huggingface.streaming.reader import Reader
+
+MIN_SLOTS = 2  # one is read while the other is used
+
+
+class Slot:
+    """Memory that begins with a page, which layer is in it or on its way, and whether it is there."""
+
+    def __init__(self, num_bytes: int, is_pinned: bool) -> None:
+        self.layer: int | None = None
+        self.filling: list[Future[None]] = []
+        self.tensor = allocate(num_bytes, is_pinned)
+        self.memory = memoryview(self.tensor.numpy())
+
+
+class Ring:
+    """For one thread, which uses the layers; others fill the slots."""
+
+    def __init__(
+        self, layouts: Sequence[Layout], num_slots: int, reader: Reader, is_pinned: bool = False
+    ) -> None:
+        """Begins to fill the slots."""
+        self._layouts = layouts
+        self._reader = reader
+        num_bytes = max(layout.num_bytes for layout in layouts)
+        num_slots = max(1, min(num_slots, len(layouts)))
+        self._slots = [Slot(num_bytes, is_pinned) for _ in range(num_slots)]
+        for layer in range(num_slots):
+            self._fill(layer)
+
+    @property
+    def num_slots(self) -> int:
+        """How many slots there are."""
+        return len(self._slots)
+
+    @property
+    def num_bytes(self) -> int:
+        """What the slots take."""
+        return sum(slot.tensor.numel() for slot in self._slots)
+
+    def views(self, layer: int) -> dict[str, Tensor]:
+        """The tensors of a layer, where they will be whenever it is used."""
+        slot = self._slots[layer % len(self._slots)]
+        return {view.name: view.of(slot.tensor) for view in self._layouts[layer].views}
+
+    def bytes_of(self, layer: int) -> Tensor:
+        """The part of its slot that a layer fills."""
+        return self._slots[layer % len(self._slots)].tensor[: self._layouts[layer].num_bytes]
+
+    def acquire(self, layer: int) -> None:
+        """Returns when a layer is in its slot. Raises: WeightsLost.
+
+        Layers may be asked for in any order; only in turn they have been read ahead.
+        """
+        slot = self._slots[layer % len(self._slots)]
+        if slot.layer != layer:
+            self._fill(layer)
+        try:
+            for block in slot.filling:
+                block.result()
+        except BaseException:
+            slot.layer = None  # what is there is no layer; it is read again if asked for again
+            raise
+        slot.filling = []
+
+    def release(self, layer: int) -> None:
+        """Lets a layer's slot be filled with the next that has it."""
+        slot = layer % len(self._slots)
+        following = layer + len(self._slots)
+        following = following if following < len(self._layouts) else slot
+        if following != layer:
+            self._fill(following)
+
+    def _fill(self, layer: int) -> None:
+        slot = self._slots[layer % len(self._slots)]
+        wait(slot.filling)  # after an aborted step: nobody else may write there
+        slot.layer = layer
+        slot.filling = self._reader.read(self._layouts[layer].ranges, slot.memory)
+
+
+def allocate(num_bytes: int, is_pinned: bool = False) -> Tensor:
+    """Memory `(num_bytes,)` that begins with a page."""
+    if is_pinned:
+        return torch.empty(num_bytes, dtype=torch.uint8, pin_memory=True)
+    return torch.frombuffer(mmap.mmap(-1, num_bytes), dtype=torch.uint8)

@@ -1,0 +1,99 @@
+"""A model whose layers come and go: assembled, hooked to the ring, and let go of."""
+
+import logging
+import weakref
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from deployments.huggingface.streaming.layout import Layout, lay_out
+from deployments.huggingface.streaming.modules import Matched, put
+from deployments.huggingface.streaming.reader import Reader
+from deployments.huggingface.streaming.ring import Ring, allocate
+from deployments.placement.arrangement import Tier
+from deployments.placement.header import StoredTensor
+from deployments.progress import Progress, Report, Shard
+
+logger = logging.getLogger(__name__)
+
+LOADING = "loading resident weights"
+
+
+class Streamer:
+    """Reads what is resident, and keeps the ring turning under the rest. Runs on a CPU."""
+
+    def __init__(self, matched: Matched, tiers: Sequence[Tier], num_slots: int) -> None:
+        """Opens the files and begins to fill the ring. Raises: OSError."""
+        self._matched = matched
+        self._streamed = [index for index, tier in enumerate(tiers) if tier is not Tier.RESIDENT]
+        layouts = [_layout(matched.of_layers[index]) for index in self._streamed]
+        self.reader = Reader({t.file for part in _parts(matched) for t in part.values()})
+        self.ring = Ring(layouts, num_slots, self.reader)
+
+    def attach(self, model: Any, dtype: torch.dtype, report: Report) -> None:
+        """Gives the model all its weights. The files are closed when the model is gone.
+
+        Raises: WeightsLost.
+        """
+        weakref.finalize(model, self.reader.close)
+        self._load_resident(model, dtype, report)
+        for index, layer in enumerate(self._streamed):
+            module = self._matched.layers[layer]
+            for name, tensor in self.ring.views(index).items():
+                put(module, name, tensor)
+            module.register_forward_pre_hook(self._acquirer(index))
+            module.register_forward_hook(self._releaser(index))
+        _finish(model)
+
+    def _load_resident(self, model: Any, dtype: torch.dtype, report: Report) -> None:
+        resident = set(range(len(self._matched.layers))) - set(self._streamed)
+        parts = [(model, {name: tensor}) for name, tensor in self._matched.outer.items()]
+        parts += [(self._matched.layers[i], self._matched.of_layers[i]) for i in sorted(resident)]
+        total = sum(tensor.num_bytes for _, part in parts for tensor in part.values())
+        done = 0
+        for module, part in parts:
+            report(Progress(LOADING, (Shard("resident", done, total),)))
+            for name, tensor in self._read(part).items():
+                put(module, name, tensor.to(dtype) if tensor.is_floating_point() else tensor)
+            done += sum(tensor.num_bytes for tensor in part.values())
+        report(Progress(LOADING, (Shard("resident", total, total),)))
+
+    def _read(self, part: Mapping[str, StoredTensor]) -> dict[str, Tensor]:
+        """Tensors in memory of their own."""
+        layout = _layout(part)
+        slot = allocate(layout.num_bytes)
+        for block in self.reader.read(layout.ranges, memoryview(slot.numpy())):
+            block.result()
+        return {view.name: view.of(slot) for view in layout.views}
+
+    def _acquirer(self, index: int) -> Any:
+        def acquire(module: nn.Module, args: Any) -> None:
+            self.ring.acquire(index)
+
+        return acquire
+
+    def _releaser(self, index: int) -> Any:
+        def release(module: nn.Module, args: Any, output: Any) -> None:
+            self.ring.release(index)
+
+        return release
+
+
+def _finish(model: Any) -> None:
+    """What transformers does after it has loaded weights: computes the buffers that no file has,
+    and ties what is tied."""
+    model._move_missing_keys_from_meta_to_device(set(), {"": model.device}, None, None)
+    model._initialize_missing_keys(is_quantized=False)
+    model.tie_weights()
+
+
+def _parts(matched: Matched) -> list[Mapping[str, StoredTensor]]:
+    return [*matched.of_layers, matched.outer]
+
+
+def _layout(part: Mapping[str, StoredTensor]) -> Layout:
+    """A part's layout, its views under the parameters' names."""
+    return lay_out(replace(tensor, name=name) for name, tensor in part.items())
