@@ -4,6 +4,7 @@ The class is the one that transformers has for the config, or the checkpoint's o
 trusted. Weights that are missing end the start: nothing is filled in.
 """
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,12 @@ from deployments.config import HuggingFaceConfig
 from deployments.errors import StartError
 from deployments.huggingface import accelerated, attention, quantization
 from deployments.huggingface.checkpoint import Checkpoint, encoder_decoder
+from deployments.huggingface.streaming import streamed
 from deployments.huggingface.weights import CountedTensor, opened, stored_dtype
 from deployments.placement.planner import Plan
 from deployments.progress import Report
+
+logger = logging.getLogger(__name__)
 
 
 def build(
@@ -29,9 +33,7 @@ def build(
     """
     empty = skeleton(checkpoint.folder, config)
     if plan is not None and plan.streams:
-        model, missing = accelerated.load(empty, checkpoint.folder, config, plan)
-        _check_missing(checkpoint.folder, missing)
-        return model.eval()
+        return _streaming(empty, checkpoint, config, plan, report).eval()
     on_gpu = torch.cuda.is_available() if plan is None else plan.question.budget.has_gpu
     implementation = empty.config._attn_implementation
     model_class = type(empty)
@@ -51,6 +53,23 @@ def build(
     _check_missing(checkpoint.folder, info["missing_keys"])
     quantization.check(model, config.quantization)
     return model.eval()
+
+
+def _streaming(
+    empty: Any, checkpoint: Checkpoint, config: HuggingFaceConfig, plan: Plan, report: Report
+) -> Any:
+    """By the ring wherever the weights can be used as they lie in the files, else by accelerate."""
+    if config.memory is None or config.memory.streaming != "accelerate":
+        try:
+            model = streamed.load(empty, plan, report)
+            model.generation_config = _generation_config(checkpoint.folder, empty)
+            return model
+        except streamed.Unstreamable as exc:
+            name = type(empty).__name__
+            logger.warning("%s is streamed by accelerate, which is slower: %s", name, exc)
+    model, missing = accelerated.load(empty, checkpoint.folder, config, plan)
+    _check_missing(checkpoint.folder, missing)
+    return model
 
 
 def skeleton(folder: Path, config: HuggingFaceConfig) -> Any:

@@ -1,12 +1,13 @@
 """The thread that owns the model, and what callers may ask of it from other threads."""
 
+import logging
 import threading
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Optional
 
 import torch
 
-from deployments.errors import BackendUnavailable
+from deployments.errors import BackendUnavailable, WeightsLost
 from deployments.huggingface.capacity import Capacity
 from deployments.huggingface.decoder import Decoder
 from deployments.huggingface.queue import Queue
@@ -15,6 +16,8 @@ from deployments.huggingface.sequence import Sequence
 
 if TYPE_CHECKING:
     from deployments.huggingface.adapters.rows import Adapters
+
+logger = logging.getLogger(__name__)
 
 STOPPED = "The model has been stopped."
 BROKEN = "The model's engine has stopped working; its replica will be replaced."
@@ -87,12 +90,15 @@ class Engine:
             with torch.inference_mode():
                 while self._queue.closed is None and (scheduler.running or self._queue.wait()):
                     scheduler.step()
+        except WeightsLost as exc:
+            logger.error("%s", exc.message)
+            self._queue.close(exc)
         finally:
             self._end(scheduler)
 
     def _end(self, scheduler: Scheduler) -> None:
         self._queue.close(BackendUnavailable(BROKEN))  # unless it is closed: a stop
-        error = BackendUnavailable(self._queue.closed.message if self._queue.closed else BROKEN)
+        error = self._queue.closed or BackendUnavailable(BROKEN)
         for sequence in self._queue.clear():
             sequence.fail(error)
         scheduler.fail(error)

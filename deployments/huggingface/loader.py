@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from deployments import catalog
 from deployments.config import HuggingFaceConfig
-from deployments.errors import StartError
+from deployments.errors import StartError, WeightsLost
 from deployments.huggingface import chat, hub, remote_code
 from deployments.huggingface.adapters.files import check_adapter
 from deployments.huggingface.checkpoint import Checkpoint, check_folder
@@ -68,7 +68,14 @@ def _load_errors() -> tuple[type[Exception], ...]:
     from safetensors import SafetensorError
 
     builtin = (OSError, ValueError, TypeError, AttributeError, LookupError, RuntimeError)
-    return (*builtin, ImportError, AssertionError, StrictDataclassError, SafetensorError)
+    return (
+        *builtin,
+        ImportError,
+        AssertionError,
+        WeightsLost,
+        StrictDataclassError,
+        SafetensorError,
+    )
 
 
 def _chat_template(name: str | None) -> str | None:

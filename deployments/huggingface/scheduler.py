@@ -11,7 +11,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from deployments.errors import BackendUnavailable, RoundhouseError
+from deployments.errors import BackendUnavailable, RoundhouseError, WeightsLost
 from deployments.huggingface.batch import Batch
 from deployments.huggingface.capacity import Capacity, num_batch_tokens
 from deployments.huggingface.decoder import Decoder
@@ -48,7 +48,7 @@ class Scheduler:
     def step(self) -> None:
         """One chunk of prefill, if any is due, then one token for every sequence in the batch.
 
-        Raises: torch.AcceleratorError, after which the device is lost.
+        Raises: torch.AcceleratorError, after which the device is lost; WeightsLost.
         """
         if not self._attempt(self._step):
             self._forget()
@@ -130,8 +130,8 @@ class Scheduler:
         each is to run once more, alone, from where it was. None is for all that run."""
         try:
             action()
-        except torch.AcceleratorError:
-            raise  # the device is lost to this process: end, so that health checks see it
+        except (torch.AcceleratorError, WeightsLost):
+            raise  # device or weights are lost to this process: end, so that health checks see it
         # The engine's edge: whatever a model, a tokenizer or a device raises is one request's
         # misfortune, not the others'.
         except Exception:

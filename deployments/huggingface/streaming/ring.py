@@ -19,7 +19,7 @@ MIN_SLOTS = 2  # one is read while the other is used
 
 
 class Slot:
-    """Memory that begins with a page, which layer is in it or on its way, and whether it is there."""
+    """Memory that begins with a page, and the layer that is in it or on its way there."""
 
     def __init__(self, num_bytes: int, is_pinned: bool) -> None:
         self.layer: int | None = None

@@ -11,6 +11,8 @@ from deployments.placement.planner import Plan
 from deployments.placement.weights import CASTABLE
 from deployments.progress import Report
 
+__all__ = ["Unstreamable", "load"]
+
 
 def load(skeleton: Any, plan: Plan, report: Report) -> Any:
     """The model of `skeleton`, with its weights where the plan puts them.
@@ -19,22 +21,32 @@ def load(skeleton: Any, plan: Plan, report: Report) -> Any:
     """
     arrangement, asked = plan.arrangement, plan.question.model
     assert arrangement is not None
+    _check_plan(plan)
     dtype: torch.dtype = getattr(torch, asked.dtype)
-    model = _empty(skeleton, dtype)
+    model = empty(skeleton, dtype)
     matched = match(model, asked.weights)
     _check(matched, asked.stored_name)
     streamer = Streamer(matched, arrangement.tiers, arrangement.num_slots)
     streamer.attach(model, dtype, report)
+    model.streamer = streamer
     return model.eval()
 
 
-def _empty(skeleton: Any, dtype: torch.dtype) -> Any:
-    """The model in its type, without weights."""
+def empty(skeleton: Any, dtype: torch.dtype) -> Any:
+    """The model of `skeleton` in its type, without weights."""
     config = skeleton.config
     with torch.device("meta"):
         return type(skeleton)._from_config(
             config, dtype=dtype, attn_implementation=config._attn_implementation
         )
+
+
+def _check_plan(plan: Plan) -> None:
+    """Raises: Unstreamable."""
+    if plan.question.budget.has_gpu:
+        raise Unstreamable("the ring does not reach a GPU yet")
+    if plan.chosen is not None and plan.chosen.quantization != "none":
+        raise Unstreamable("its weights would have to be quantised first")
 
 
 def _check(matched: Matched, stored: str) -> None:

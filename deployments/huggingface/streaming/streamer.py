@@ -2,7 +2,7 @@
 
 import logging
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,11 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from deployments.huggingface.streaming.layout import Layout, lay_out
-from deployments.huggingface.streaming.modules import Matched, put
+from deployments.huggingface.streaming.modules import Matched, States, put
 from deployments.huggingface.streaming.reader import Reader
 from deployments.huggingface.streaming.ring import Ring, allocate
 from deployments.placement.arrangement import Tier
-from deployments.placement.header import StoredTensor
 from deployments.progress import Progress, Report, Shard
 
 logger = logging.getLogger(__name__)
@@ -50,7 +49,8 @@ class Streamer:
 
     def _load_resident(self, model: Any, dtype: torch.dtype, report: Report) -> None:
         resident = set(range(len(self._matched.layers))) - set(self._streamed)
-        parts = [(model, {name: tensor}) for name, tensor in self._matched.outer.items()]
+        outer = self._matched.outer.items()
+        parts: list[tuple[Any, States]] = [(model, {name: tensor}) for name, tensor in outer]
         parts += [(self._matched.layers[i], self._matched.of_layers[i]) for i in sorted(resident)]
         total = sum(tensor.num_bytes for _, part in parts for tensor in part.values())
         done = 0
@@ -61,7 +61,7 @@ class Streamer:
             done += sum(tensor.num_bytes for tensor in part.values())
         report(Progress(LOADING, (Shard("resident", total, total),)))
 
-    def _read(self, part: Mapping[str, StoredTensor]) -> dict[str, Tensor]:
+    def _read(self, part: States) -> dict[str, Tensor]:
         """Tensors in memory of their own."""
         layout = _layout(part)
         slot = allocate(layout.num_bytes)
@@ -90,10 +90,10 @@ def _finish(model: Any) -> None:
     model.tie_weights()
 
 
-def _parts(matched: Matched) -> list[Mapping[str, StoredTensor]]:
+def _parts(matched: Matched) -> list[States]:
     return [*matched.of_layers, matched.outer]
 
 
-def _layout(part: Mapping[str, StoredTensor]) -> Layout:
+def _layout(part: States) -> Layout:
     """A part's layout, its views under the parameters' names."""
     return lay_out(replace(tensor, name=name) for name, tensor in part.items())

@@ -1,0 +1,53 @@
+"""Deep and narrow models with random weights, and the same streamed from their files."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+from deployments.huggingface.streaming import streamed
+from deployments.huggingface.streaming.modules import match
+from deployments.huggingface.streaming.streamer import Streamer
+from deployments.placement.arrangement import Tier
+from deployments.placement.source import from_folder
+from tests.unit.huggingface.architectures import KINDS, SMALL
+from tests.unit.huggingface.models import byte_tokenizer
+
+NUM_LAYERS = 8
+LAYER_FIELDS = ("n_layer", "n_layers", "num_layers", "num_hidden_layers")
+PATTERNS = {
+    "gemma3_text": {"layer_types": ["sliding_attention", "full_attention"] * (NUM_LAYERS // 2)},
+    "gpt_neo": {"attention_types": [[["global", "local"], NUM_LAYERS // 2]]},
+}
+NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
+
+
+def save_deep(kind: str, folder: Path, dtype: torch.dtype, **more: Any) -> None:
+    """A checkpoint of eight layers."""
+    fields = SMALL | KINDS[kind] | PATTERNS.get(kind, {})
+    depth = {name: NUM_LAYERS for name in LAYER_FIELDS if name in fields}
+    config = CONFIG_MAPPING[kind.partition("-")[0]](**fields | depth)
+    torch.manual_seed(3)
+    AutoModelForCausalLM.from_config(config, dtype=dtype).save_pretrained(folder, **more)
+    byte_tokenizer().save_pretrained(folder)
+
+
+def resident(folder: Path, dtype: torch.dtype) -> Any:
+    """The model as transformers loads it."""
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
+
+
+def streaming(
+    folder: Path, dtype: torch.dtype, num_slots: int, num_resident: int = 2
+) -> tuple[Any, Streamer]:
+    """The model with its first layers in memory, and the others coming from disk."""
+    asked = from_folder(folder, NAMES[dtype])
+    with torch.device("meta"):
+        skeleton = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
+    model = streamed.empty(skeleton, dtype)
+    tiers = [Tier.RESIDENT] * num_resident + [Tier.DISK] * (NUM_LAYERS - num_resident)
+    streamer = Streamer(match(model, asked.weights), tiers, num_slots)
+    streamer.attach(model, dtype, lambda progress: None)
+    return model.eval(), streamer

@@ -1,0 +1,116 @@
+"""A checkpoint larger than its budget, through the backend: placed, streamed, and lost."""
+
+import asyncio
+import gc
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from deployments.errors import BackendUnavailable, StartError, WeightsLost
+from deployments.huggingface.backend import HuggingFaceBackend
+from deployments.huggingface.streaming.streamer import Streamer
+from deployments.placement import machine
+from deployments.placement.arrangement import DISK_SLOTS, slot_bytes
+from deployments.placement.demand import demand
+from deployments.placement.source import from_folder
+from deployments.placement.workload import Workload
+from tests.polling import until
+from tests.unit.huggingface.asking import COMPLETIONS, Got, ask, started
+from tests.unit.huggingface.models import EOS, VOCAB_SIZE, byte_tokenizer
+
+ASKED: Mapping[str, Any] = {"batch": 4, "context": 64}
+# The process itself grows while a model is loaded; layers are made large beside that.
+SPARE_BYTES = 20 * 2**20
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> Path:
+    """A checkpoint with 94 MB of weights in ten layers."""
+    torch.manual_seed(5)
+    config = LlamaConfig(
+        vocab_size=VOCAB_SIZE,
+        hidden_size=384,
+        intermediate_size=1536,
+        num_hidden_layers=10,
+        num_attention_heads=4,
+        max_position_embeddings=256,
+        bos_token_id=EOS,
+        eos_token_id=EOS,
+    )
+    LlamaForCausalLM(config).save_pretrained(tmp_path)
+    byte_tokenizer().save_pretrained(tmp_path)
+    return tmp_path
+
+
+def memory(folder: Path) -> dict[str, Any]:
+    """A budget in which some layers are resident, and most are not."""
+    gc.collect()  # what earlier tests left would go while the model is loaded
+    needs = demand(from_folder(folder, "float32"), "none", Workload(**ASKED))
+    fixed = needs.outer + needs.working.total_bytes + DISK_SLOTS * slot_bytes(needs)
+    cpu = machine.own_ram_bytes() + fixed + SPARE_BYTES
+    return {**ASKED, "cpu": cpu, "disk": str(folder)}
+
+
+def streamer_of(backend: HuggingFaceBackend) -> Streamer:
+    streamer = backend.engine._scheduler._decoder._model.streamer
+    assert isinstance(streamer, Streamer)
+    return streamer
+
+
+def texts(got: Got) -> list[str]:
+    return [choice["text"] for choice in got.body["choices"]]
+
+
+async def test_answers_are_those_of_the_resident_model(large: Path) -> None:
+    """Eight requests at a time get the same answers, and share each pass over the weights."""
+    asked = [{"prompt": "abc" * n, "temperature": 0, "max_tokens": 5} for n in range(1, 9)]
+    async with started(large) as backend:
+        expected = [await ask(backend, COMPLETIONS, **body) for body in asked]
+    async with started(large, memory=memory(large)) as backend:
+        streamer = streamer_of(backend)
+        layouts, before = streamer.ring._layouts, streamer.reader.num_read_bytes
+        got = await asyncio.gather(*(ask(backend, COMPLETIONS, **body) for body in asked))
+        num_passes = (streamer.reader.num_read_bytes - before) / sum(
+            of.read_bytes for of in layouts
+        )
+    assert [texts(one) for one in got] == [texts(one) for one in expected]
+    # Alone they would take 8 prefills and 8 x 4 steps.
+    assert num_passes < 8 + 12
+
+
+@pytest.mark.parametrize("harm", ["truncate", "write"])
+async def test_lost_weights_fail_all_requests(large: Path, harm: str) -> None:
+    """When a file is cut or overwritten, requests in flight and new ones get a 503 that says so,
+    the replica is unhealthy, and nothing hangs."""
+    async with started(large, memory=memory(large)) as backend:
+        assert streamer_of(backend).ring.num_slots == DISK_SLOTS
+        asked: dict[str, Any] = {"prompt": "abc", "max_tokens": 200, "ignore_eos": True}
+        running = [asyncio.create_task(ask(backend, COMPLETIONS, **asked)) for _ in range(6)]
+        await until(lambda: backend.engine.num_running > 0, 30)
+        weights = large / "model.safetensors"
+        if harm == "truncate":
+            os.truncate(weights, 1_000_000)
+        else:
+            with weights.open("r+b") as file:
+                file.write(b"\0")
+        ended = await asyncio.wait_for(asyncio.gather(*running, return_exceptions=True), 60)
+        assert {type(error) for error in ended} == {WeightsLost}
+        assert all(error.status == 503 and "model.safetensors" in error.message for error in ended)
+        with pytest.raises(BackendUnavailable, match="weights are lost"):
+            await backend.check_health()
+        with pytest.raises(BackendUnavailable, match="weights are lost"):
+            await ask(backend, COMPLETIONS, prompt="abc")
+
+
+async def test_a_truncated_shard_is_found_at_the_start(large: Path) -> None:
+    """A shard that is shorter than its header says is refused before anything is loaded."""
+    asked = memory(large)
+    os.truncate(large / "model.safetensors", 1_000_000)
+    with pytest.raises(StartError, match="truncated or damaged"):
+        async with started(large, memory=asked):
+            pass
