@@ -89,7 +89,7 @@ def _laid_over(name: str, entry: Entry, args: dict[str, Any]) -> dict[str, Any]:
         if entry.weights == "pickle" and backend == "huggingface":  # vLLM asks nobody
             defaults["allow_pickle"] = True
     if entry.gpus:
-        num_gpus = _num_gpus(name, entry, args)
+        num_gpus = _num_gpus(name, entry, {**args, "backend": backend})
         args.pop(GPU_MEMORY_ARG, None)
         if backend == entry.backend == "vllm" and num_gpus > 1:
             defaults["tensor_parallel_size"] = num_gpus
@@ -105,14 +105,21 @@ def _num_gpus(name: str, entry: Entry, args: Mapping[str, Any]) -> int:
     if _is_number(asked):
         return int(asked)
     num_gpus = entry.num_gpus(memory_gb)
-    if num_gpus is None and not {"tensor_parallel_size", "quantization"} & args.keys():
+    if num_gpus is None and args["backend"] == entry.backend:
+        _check_smaller(name, entry, args)
+    return num_gpus or 1
+
+
+def _check_smaller(name: str, entry: Entry, args: Mapping[str, Any]) -> None:
+    """Raises: Unservable, unless the args say how a model gets on with less memory."""
+    ways = ("quantization", "tensor_parallel_size" if entry.backend == "vllm" else "memory")
+    if not set(ways) & args.keys():
         known = " and ".join(f"{size} GB" for size in entry.gpus)
         raise Unservable(
-            f"the catalogue knows {name} on GPUs of {known}, not of {memory_gb:g} GB; for those "
-            "set `quantization` or `tensor_parallel_size`",
+            f"the catalogue knows {name} on GPUs of {known}, not of {args[GPU_MEMORY_ARG]:g} GB; "
+            f"for those set {' or '.join(f'`{way}`' for way in ways)}",
             GPU_MEMORY_ARG,
         )
-    return num_gpus or 1
 
 
 def _is_number(value: object) -> bool:

@@ -109,10 +109,21 @@ def test_memory_is_a_number(memory_gb: object) -> None:
         configured(model_type="vicuna-33b", gpu_memory_gb=memory_gb)
 
 
-def test_quantised_models_fit_smaller_gpus() -> None:
-    """Where the args quantise, the catalogue's 16-bit figures refuse nothing."""
-    config = configured(model_type="starchat", gpu_memory_gb=24, quantization="nf4")
-    assert config.tensor_parallel_size == 1
+@pytest.mark.parametrize(
+    ("model_type", "args"),
+    [
+        ("starchat", {"quantization": "nf4"}),
+        ("starchat", {"tensor_parallel_size": 2}),
+        ("starchat", {"backend": "huggingface"}),
+        ("mpt-30b-chat", {"memory": {"cpu": "60GiB"}}),
+    ],
+)
+def test_ways_to_fit_smaller_gpus(model_type: str, args: dict[str, Any]) -> None:
+    """Where the args say how to do with less, the catalogue's figures refuse nothing."""
+    config = configured(model_type=model_type, checkpoint=CHECKPOINT, gpu_memory_gb=24, **args)
+    assert {name: getattr(config, name) for name in args if name != "memory"} == {
+        name: value for name, value in args.items() if name != "memory"
+    }
 
 
 @pytest.mark.parametrize("key", LOCAL)
