@@ -178,6 +178,9 @@ class HuggingFaceConfig(CheckpointConfig):
     max_queued_requests: PositiveInt = Field(
         default=256, description="requests that wait for room in the batch; beyond: 429"
     )
+    tool_call_parser: Literal["auto", "hermes", "llama3_json", "mistral", "none"] = Field(
+        default="auto", description="how the model writes tool calls; auto: by its chat template"
+    )
     prefill_chunk_tokens: PositiveInt = Field(
         default=512,
         description="tokens of new prompts that are read between two steps of running answers",

@@ -14,10 +14,17 @@ REPLACEMENT = "\ufffd"
 
 
 class Detokenizer:
-    """The text of one answer. `prompt_ids` give the context of its first token."""
+    """The text of one answer. `prompt_ids` give the context of its first token; `shown_ids` are the
+    special tokens that have a text."""
 
-    def __init__(self, vocabulary: Vocabulary, prompt_ids: tuple[int, ...]) -> None:
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        prompt_ids: tuple[int, ...],
+        shown_ids: frozenset[int] = frozenset(),
+    ) -> None:
         self._vocabulary = vocabulary
+        self._shown_ids = shown_ids
         recent = prompt_ids[-2 * NUM_CONTEXT_TOKENS :]
         ordinary = [token for token in recent if token not in vocabulary.special_ids]
         self._ids = ordinary[-NUM_CONTEXT_TOKENS:]
@@ -26,6 +33,8 @@ class Detokenizer:
 
     def add(self, token: int) -> str:
         """The text that `token` completes: none for a special token or an incomplete character."""
+        if token in self._shown_ids:
+            return self._vocabulary.token_bytes(token).decode()
         if token in self._vocabulary.special_ids:
             return ""
         self._ids.append(token)

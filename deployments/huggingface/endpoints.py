@@ -1,14 +1,15 @@
 """The two endpoints: each turns a body into choices to generate and the form of the answer."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from deployments.errors import UnsupportedEndpoint
 from deployments.exchange import Exchange
 from deployments.huggingface import chat, plan
 from deployments.huggingface.formats import ChatFormat, CompletionFormat, Format
 from deployments.huggingface.generation import Choice
-from deployments.huggingface.grammar import Source
+from deployments.huggingface.grammar import Source, json_source
 from deployments.huggingface.plan import TextModel, Wishes
 from deployments.huggingface.request import (
     ChatRequest,
@@ -17,6 +18,8 @@ from deployments.huggingface.request import (
     parse,
 )
 from deployments.huggingface.response import Identity, Response, Stream, Whole
+from deployments.huggingface.tools.format import ToolChatFormat
+from deployments.huggingface.tools.use import tool_use
 from deployments.huggingface.vocabulary import Vocabulary
 
 DEFAULT_COMPLETION_TOKENS = 16  # OpenAI's
@@ -50,12 +53,21 @@ def check_path(path: str) -> None:
 
 def _chat(exchange: Exchange, model: TextModel) -> Prepared:
     request = parse(ChatRequest, exchange.body)
-    text = chat.render(request, model.vocabulary.tokenizer)
+    use = tool_use(request, model.tools)
+    tools = use.for_template if use else None
+    text = chat.render(request, model.vocabulary.tokenizer, tools)
     prompt = model.vocabulary.encode(text, add_special_tokens=False)
     plan.check_prompt(prompt, "messages", model.limits)
-    choices = plan.choices(request, [prompt], _chat_wishes(request), model.limits)
-    response = _response(exchange, request, ChatFormat(), len(prompt))
-    return Prepared(choices, response, _grammar(request))
+    grammar = use.source(_schema(request), model.vocabulary) if use else _grammar(request)
+    wishes = _chat_wishes(request)
+    if use:
+        wishes = replace(wishes, shown_ids=use.shown_ids(model.vocabulary))
+    if grammar:  # it ends the answer, and what the template's stop strings say may be part of it
+        wishes = replace(wishes, templated=False)
+    choices = plan.choices(request, [prompt], wishes, model.limits)
+    format_ = ToolChatFormat(use.new_reader, use.dialect.new_id) if use else ChatFormat()
+    response = _response(exchange, request, format_, len(prompt))
+    return Prepared(choices, response, grammar)
 
 
 def _chat_wishes(request: ChatRequest) -> Wishes:
@@ -77,8 +89,13 @@ def _completion(exchange: Exchange, model: TextModel) -> Prepared:
     return Prepared(choices, response, _grammar(request))
 
 
+def _schema(request: GenerationFields) -> dict[str, Any] | None:
+    return request.response_format.schema_ if request.response_format else None
+
+
 def _grammar(request: GenerationFields) -> Source | None:
-    return request.response_format.source if request.response_format else None
+    schema = _schema(request)
+    return None if schema is None else json_source(schema, "response_format")
 
 
 def _completion_wishes(request: CompletionRequest) -> Wishes:

@@ -36,23 +36,23 @@ class ChatFormat:
         return {
             "index": delta.index,
             "message": {"role": "assistant", "content": delta.text, "refusal": None},
-            "logprobs": _chat_logprobs(delta.logprobs),
+            "logprobs": chat_logprobs(delta.logprobs),
             "finish_reason": delta.finish_reason,
         }
 
     def opening(self, index: int) -> list[Json]:
         """The role, before any content."""
-        return [_chat_chunk(index, {"role": "assistant", "content": ""})]
+        return [chat_chunk(index, {"role": "assistant", "content": ""})]
 
     def chunks(self, delta: Delta) -> list[Json]:
         """The content, then the reason why it ends with an empty delta, as OpenAI sends them."""
         chunks = []
         if delta.text or delta.logprobs:
-            content = _chat_chunk(delta.index, {"content": delta.text})
-            content["logprobs"] = _chat_logprobs(delta.logprobs)
+            content = chat_chunk(delta.index, {"content": delta.text})
+            content["logprobs"] = chat_logprobs(delta.logprobs)
             chunks.append(content)
         if delta.finish_reason:
-            chunks.append(_chat_chunk(delta.index, {}) | {"finish_reason": delta.finish_reason})
+            chunks.append(chat_chunk(delta.index, {}) | {"finish_reason": delta.finish_reason})
         return chunks
 
 
@@ -82,11 +82,13 @@ class CompletionFormat:
         return [_completion_choice(delta, "")]
 
 
-def _chat_chunk(index: int, delta: Json) -> Json:
+def chat_chunk(index: int, delta: Json) -> Json:
+    """A chunk of a stream with one choice."""
     return {"index": index, "delta": delta, "logprobs": None, "finish_reason": None}
 
 
-def _chat_logprobs(tokens: tuple[TokenLogprob, ...]) -> Json | None:
+def chat_logprobs(tokens: tuple[TokenLogprob, ...]) -> Json | None:
+    """The log probabilities of some tokens."""
     if not tokens:
         return None
     content = [

@@ -36,7 +36,8 @@ class Stopping:
 @dataclass(frozen=True, slots=True)
 class Choice:
     """One answer to generate. `streamed`: its text is wanted as it comes, not only whole;
-    `adapter`: who is to make it, None for the base model."""
+    `adapter`: who is to make it, None for the base model; `shown_ids`: special tokens that are
+    text here."""
 
     index: int
     prompt_ids: tuple[int, ...]
@@ -44,6 +45,7 @@ class Choice:
     stopping: Stopping
     streamed: bool = False
     adapter: str | None = None
+    shown_ids: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from deployments.huggingface.adapters.files import check_adapter
 from deployments.huggingface.checkpoint import Checkpoint, check_folder
 from deployments.huggingface.plan import Limits, TextModel
 from deployments.huggingface.tokenizers import load_tokenizer
+from deployments.huggingface.tools.support import tool_support
 from deployments.huggingface.vocabulary import Vocabulary
 from deployments.progress import Progress, Report, unreported
 from deployments.stops import stop_ids
@@ -113,7 +114,8 @@ def _load(
     model = build(checkpoint, config, plan, report)
     report(Progress("checking the model"))
     _check_forward(model, checkpoint.folder)
-    text_model = TextModel(Vocabulary(tokenizer), _limits(model, tokenizer, config))
+    tools = tool_support(tokenizer, config.tool_call_parser)
+    text_model = TextModel(Vocabulary(tokenizer), _limits(model, tokenizer, config), tools)
     adapted = _adapted(model, adapters)
     capacity = measure(model, text_model, config, plan, adapted)
     return Loaded(model, text_model, capacity, adapted)

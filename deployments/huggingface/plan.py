@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from deployments.errors import ContextTooLong, InvalidRequest
 from deployments.huggingface.generation import Choice, Sampling, Stopping
 from deployments.huggingface.request import MAX_PROMPTS, GenerationFields
+from deployments.huggingface.tools.support import NO_TOOLS, ToolSupport
 from deployments.huggingface.vocabulary import Vocabulary
 
 SEED_SPAN = 2**64
@@ -29,6 +30,7 @@ class TextModel:
 
     vocabulary: Vocabulary
     limits: Limits
+    tools: ToolSupport = NO_TOOLS
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,7 @@ class Wishes:
     num_logprobs: int | None
     default_tokens: int = NO_LIMIT
     templated: bool = False
+    shown_ids: frozenset[int] = frozenset()
 
 
 def choices(
@@ -62,7 +65,14 @@ def choices(
     samplings = [_sampling(request, wishes, limits, choice) for choice in range(n)]
     stoppings = [_stopping(request, len(prompt), wishes, limits) for prompt in prompts]
     return tuple(
-        Choice(p * n + c, prompts[p], samplings[c], stoppings[p], bool(request.stream))
+        Choice(
+            p * n + c,
+            prompts[p],
+            samplings[c],
+            stoppings[p],
+            bool(request.stream),
+            shown_ids=wishes.shown_ids,
+        )
         for p in range(len(prompts))
         for c in range(n)
     )

@@ -21,11 +21,13 @@ from pydantic_core import PydanticCustomError
 from deployments.body import parse_object
 from deployments.huggingface.invalid import invalid_request
 from deployments.huggingface.response_format import ResponseFormat
+from deployments.huggingface.tools.fields import Tool, ToolCall, ToolChoice
 
 MAX_CHOICES = 128
 MAX_PROMPTS = 2048
 MAX_STOP_STRINGS = 16
 MAX_TOP_LOGPROBS = 20
+MAX_TOOLS = 128
 INT64_MAX = 2**63 - 1
 
 
@@ -35,7 +37,7 @@ def _refuse_unless_empty(value: object) -> object:
     raise PydanticCustomError("unsupported_parameter", "this backend does not support it yet")
 
 
-def _refuse_tool_choice(value: object) -> object:
+def _refuse_function_call(value: object) -> object:
     return value if value in ("none", "auto") else _refuse_unless_empty(value)
 
 
@@ -150,7 +152,7 @@ class GenerationFields(Strict):
 class Message(Strict):
     """One turn of a conversation. Fields of earlier answers may be sent back and are ignored."""
 
-    role: Literal["system", "developer", "user", "assistant"]
+    role: Literal["system", "developer", "user", "assistant", "tool"]
     content: Annotated[str, BeforeValidator(_join_text_parts)] = ""
     name: str | None = None
     refusal: Ignored = None
@@ -158,8 +160,24 @@ class Message(Strict):
     reasoning: Ignored = None
     reasoning_content: Ignored = None
     audio: Unsupported = None
-    tool_calls: Unsupported = None
+    tool_calls: list[ToolCall] | None = None
+    tool_call_id: str | None = None
     function_call: Unsupported = None
+
+    @model_validator(mode="after")
+    def _check_tool_fields(self) -> "Message":
+        if (self.role == "tool") != (self.tool_call_id is not None):
+            raise PydanticCustomError(
+                "tool_call_id", "'tool_call_id' belongs to the role 'tool', which needs it"
+            )
+        if self.tool_calls and self.role != "assistant":
+            raise PydanticCustomError("tool_calls", "'tool_calls' belong to the role 'assistant'")
+        return self
+
+    @property
+    def is_about_tools(self) -> bool:
+        """Whether it calls tools, or says what one answered."""
+        return self.role == "tool" or bool(self.tool_calls)
 
 
 class ChatRequest(GenerationFields):
@@ -171,7 +189,7 @@ class ChatRequest(GenerationFields):
     top_logprobs: int | None = Field(default=None, ge=0, le=MAX_TOP_LOGPROBS)
 
     metadata: Ignored = None
-    parallel_tool_calls: Ignored = None
+    parallel_tool_calls: bool | None = None
     prediction: Ignored = None
     prompt_cache_key: Ignored = None
     prompt_cache_retention: Ignored = None
@@ -180,12 +198,12 @@ class ChatRequest(GenerationFields):
     store: Ignored = None
 
     audio: Unsupported = None
-    function_call: Annotated[Any, AfterValidator(_refuse_tool_choice)] = None
+    function_call: Annotated[Any, AfterValidator(_refuse_function_call)] = None
     functions: Unsupported = None
     modalities: Annotated[Any, AfterValidator(_refuse_modalities)] = None
     reasoning_effort: Unsupported = None
-    tool_choice: Annotated[Any, AfterValidator(_refuse_tool_choice)] = None
-    tools: Unsupported = None
+    tool_choice: ToolChoice = None
+    tools: list[Tool] | None = Field(default=None, max_length=MAX_TOOLS)
     verbosity: Unsupported = None
     web_search_options: Unsupported = None
 

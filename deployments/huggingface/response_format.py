@@ -8,10 +8,6 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from deployments.huggingface.grammar import Source, json_source
-
-PARAM = "response_format"
-
 
 class JsonSchema(BaseModel):
     """A schema, and the name that OpenAI's form gives it."""
@@ -46,8 +42,3 @@ class ResponseFormat(BaseModel):
         if self.type == "text":
             return None
         return self.json_schema.schema_ if self.json_schema else {"type": "object"}
-
-    @property
-    def source(self) -> Source | None:
-        """The grammar of the answer, if it must have one."""
-        return None if self.schema_ is None else json_source(self.schema_, PARAM)

@@ -35,7 +35,7 @@ class Sequence:
         self._choice = choice
         self._vocabulary = vocabulary
         self._sink = sink
-        self._detokenizer = Detokenizer(vocabulary, choice.prompt_ids)
+        self._detokenizer = Detokenizer(vocabulary, choice.prompt_ids, choice.shown_ids)
         self._stops = StopStrings(choice.stopping.strings)
         self._tokens: list[int] = []
         self._num_tokens_sent = 0

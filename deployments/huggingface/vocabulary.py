@@ -36,6 +36,12 @@ class Vocabulary:
             self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         )
 
+    def id_of(self, text: str) -> int | None:
+        """The token that is this text, if there is one."""
+        token = self.tokenizer.convert_tokens_to_ids(text)
+        known = token is not None and self.tokenizer.convert_ids_to_tokens(token) == text
+        return int(token) if known else None
+
     def token_bytes(self, token: int) -> bytes:
         """The bytes that a token stands for, with its leading space and in parts of characters."""
         piece = self._piece(token)

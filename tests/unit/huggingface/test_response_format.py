@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -12,7 +13,7 @@ from openai.types.chat import ChatCompletion
 from deployments.errors import InvalidRequest
 from deployments.huggingface.backend import HuggingFaceBackend
 
-from .asking import CHAT, COMPLETIONS, ask
+from .asking import CHAT, COMPLETIONS, ask, started
 
 SCHEMA = {
     "type": "object",
@@ -82,3 +83,15 @@ async def test_plain_text_is_no_format(random_backend: HuggingFaceBackend, path:
     asked = {"temperature": 0, "max_tokens": 9} | ({"prompt": "a"} if path == COMPLETIONS else {})
     formatted = await ask(random_backend, path, **asked, response_format={"type": "text"})
     assert formatted.body["choices"] == (await ask(random_backend, path, **asked)).body["choices"]
+
+
+async def test_the_templates_stops_do_not_cut_json(reciter_checkpoint: Path) -> None:
+    """A stop string of the model's operator ends plain answers; JSON it would cut in two it does
+    not."""
+    form = json_schema({"enum": ["a STOP b"]})
+    async with started(reciter_checkpoint, stop=("STOP", "Hi")) as backend:
+        assert (await ask(backend, CHAT, temperature=0)).body["choices"][0]["message"][
+            "content"
+        ] == ""
+        got = await ask(backend, CHAT, temperature=0, response_format=form)
+    assert got.body["choices"][0]["message"]["content"] == '"a STOP b"'

@@ -1,0 +1,1 @@
+"""Tools: what a client may offer, how models call them, and how their calls are read."""

@@ -1,0 +1,93 @@
+"""What one chat does with tools: which it offers, whether it must call them, what it shows."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from deployments.errors import InvalidRequest
+from deployments.huggingface.grammar import Source, json_rule
+from deployments.huggingface.request import ChatRequest
+from deployments.huggingface.tools.dialects import Dialect
+from deployments.huggingface.tools.fields import Tool
+from deployments.huggingface.tools.reader import Reader
+from deployments.huggingface.tools.support import ToolSupport
+from deployments.huggingface.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True, slots=True)
+class ToolUse:
+    """The tools that the model is told of. `required`: those of which it must call one."""
+
+    dialect: Dialect
+    tools: tuple[Tool, ...]
+    required: tuple[Tool, ...]
+    parallel: bool
+
+    @property
+    def for_template(self) -> list[dict[str, Any]]:
+        """What the chat template is given."""
+        return [tool.for_template() for tool in self.tools]
+
+    @property
+    def new_reader(self) -> Callable[[], Reader]:
+        """Makes a reader for each answer."""
+        names = frozenset(tool.function.name for tool in self.tools)
+        return lambda: self.dialect.reader(names, None if self.parallel else 1)
+
+    def shown_ids(self, vocabulary: Vocabulary) -> frozenset[int]:
+        """The special tokens that are part of calls."""
+        ids = {vocabulary.id_of(marker) for marker in self.dialect.markers}
+        return vocabulary.special_ids & ids
+
+    def source(self, schema: dict[str, Any] | None, vocabulary: Vocabulary) -> Source | None:
+        """The grammar of the answer, if it must have one; `schema` is that of its content."""
+
+        def symbol(marker: str) -> str:
+            token = vocabulary.id_of(marker)
+            return f"<[{token}]>" if token in vocabulary.special_ids else json.dumps(marker)
+
+        tools = self.required or self.tools
+        rules = self.dialect.rules([t.function for t in tools], self.parallel, symbol)
+        if self.required:
+            return Source("\n".join(["start: calls", *rules]), "tools")
+        if schema is None:
+            return None
+        content = f"content: {json_rule(schema)}"
+        return Source("\n".join(["start: calls | content", content, *rules]), "response_format")
+
+
+def tool_use(request: ChatRequest, support: ToolSupport) -> ToolUse | None:
+    """What a chat does with tools; None if it does nothing with them.
+
+    Raises: InvalidRequest for a model without support, for a choice of a tool that is not offered,
+    and for an earlier call where the model knows of none.
+    """
+    if any(message.is_about_tools for message in request.messages):
+        support.require("messages")
+    required = _required(request)
+    if not request.tools or request.tool_choice == "none":
+        return None
+    dialect = support.require("tools")
+    parallel = request.parallel_tool_calls is not False
+    return ToolUse(dialect, tuple(request.tools), required, parallel)
+
+
+def _required(request: ChatRequest) -> tuple[Tool, ...]:
+    """The tools of which one must be called.
+
+    Raises: InvalidRequest.
+    """
+    choice, tools = request.tool_choice, request.tools or []
+    if choice in (None, "none", "auto"):
+        return ()
+    if not tools:
+        raise InvalidRequest(
+            "Invalid 'tool_choice': it is only allowed when 'tools' are given.", param="tool_choice"
+        )
+    found = [tool for tool in tools if choice in ("required", [tool.function.name])]
+    if not found:
+        raise InvalidRequest(
+            "Invalid 'tool_choice': it names no function of 'tools'.", param="tool_choice"
+        )
+    return tuple(found)
