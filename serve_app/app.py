@@ -32,6 +32,8 @@ from serve_app.wire.sender import Sender
 
 ROUTER_CPUS = 0.2  # of an operator's count; the router shares its node with API models
 DRAIN_S = 120.0
+# What is wrong with a model is seldom gone the next time, and loading it takes its time.
+MAX_STARTS = 3
 
 Message = bytes | Sequence[Item] | RoundhouseError  # what a replica says by the handle
 
@@ -61,6 +63,7 @@ def model(args: dict[str, Any]) -> Application:
         max_ongoing_requests=config.max_ongoing_requests,
         max_queued_requests=config.max_ongoing_requests,
         ray_actor_options=_actor_options(config),
+        max_constructor_retry_count=MAX_STARTS,
         graceful_shutdown_timeout_s=DRAIN_S,
     )
     return deployment.bind(dict(args))

@@ -44,6 +44,12 @@ class Answer:
             self._expiry.cancel()
 
     def _write(self, delta: Delta) -> None:
+        try:
+            self._add(delta)
+        except Exception as exc:  # noqa: BLE001 - the loop would log it and let the client wait
+            self.pipe.end(exc)
+
+    def _add(self, delta: Delta) -> None:
         self.pipe.write(self._response.add(delta))
         if delta.finish_reason:
             self._num_open -= 1

@@ -68,13 +68,22 @@ def is_editable(cache: Any, model_config: Any) -> bool:
 
 def bytes_per_token(cache: Any) -> int:
     """What one column of one row takes in all layers, by the real shapes; 0 if there is none."""
-    states = [
+    states = [state for state in _states(cache) if state.dim() == 4]
+    return sum(state[0, :, 0].numel() * state.element_size() for state in states)
+
+
+def num_bytes(cache: Any) -> int:
+    """What a cache holds on its device, spare columns included; None holds nothing."""
+    return sum(state.untyped_storage().nbytes() for state in _states(cache))
+
+
+def _states(cache: Any) -> list[Tensor]:
+    return [
         states
         for layer in getattr(cache, "layers", ())
         for states in (getattr(layer, "keys", None), getattr(layer, "values", None))
-        if states is not None and states.dim() == 4
+        if states is not None
     ]
-    return sum(state[0, :, 0].numel() * state.element_size() for state in states)
 
 
 def join(cache: Any, other: Any) -> None:

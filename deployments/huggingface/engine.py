@@ -55,6 +55,11 @@ class Engine:
         """How much of `max_batch_tokens` the running sequences have reserved."""
         return self._scheduler.num_batch_tokens if self._scheduler else 0
 
+    @property
+    def num_cache_bytes(self) -> int:
+        """What the keys and values take, spare columns included."""
+        return self._scheduler.num_cache_bytes if self._scheduler else 0
+
     def submit(self, sequences: Iterable[Sequence]) -> None:
         """Puts the sequences of one request at the end of the queue.
 

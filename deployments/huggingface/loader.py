@@ -171,6 +171,11 @@ def _check_forward(model: Any, folder: Path) -> None:
     with torch.inference_mode():
         token = torch.zeros((1, 1), dtype=torch.long, device=model.device)
         output = model(input_ids=token, use_cache=True)
+    if bool(output.logits.isnan().any()):
+        raise StartError(
+            f"The checkpoint {folder} gives no numbers as {model.dtype}: its weights are damaged, "
+            "or that type is too small for them. Set `dtype: bfloat16` or `dtype: float32`."
+        )
     if getattr(output, "past_key_values", None) is None:
         raise StartError(
             f"The checkpoint {folder} is {type(model).__name__}: it keeps no key-value cache, "

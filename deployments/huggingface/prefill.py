@@ -54,6 +54,11 @@ class Prefill:
         self._num_done = 0
         self._cache: Any = None
 
+    @property
+    def num_cache_bytes(self) -> int:
+        """What its keys and values take so far."""
+        return caches.num_bytes(self._cache)
+
     def step(self, decoder: Decoder) -> None:
         """Puts in the next chunk."""
         end = min(self._num_done + self._num_chunk_columns, self._ids.shape[1])

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from deployments.errors import BackendUnavailable, RoundhouseError, WeightsLost
+from deployments.huggingface import cache as caches
 from deployments.huggingface.batch import Batch
 from deployments.huggingface.capacity import Capacity, num_batch_tokens
 from deployments.huggingface.decoder import Decoder
@@ -44,6 +45,12 @@ class Scheduler:
     def num_batch_tokens(self) -> int:
         """What the running sequences reserve of the capacity."""
         return num_batch_tokens(self.running)
+
+    @property
+    def num_cache_bytes(self) -> int:
+        """What the keys and values of prefill and batch take now."""
+        prefill = self._prefill.num_cache_bytes if self._prefill else 0
+        return prefill + caches.num_bytes(self._batch.cache)
 
     def step(self) -> None:
         """One chunk of prefill, if any is due, then one token for every sequence in the batch.
@@ -114,6 +121,10 @@ class Scheduler:
 
     def _choose(self, sequences: list[Sequence], raw: Tensor) -> None:
         """Gives each sequence its next token, by its row of logits `(batch, vocab)`."""
+        for sequence, is_broken in zip(sequences, raw.isnan().any(-1).tolist(), strict=True):
+            if is_broken:
+                logger.error("The model gave no numbers for an answer: its dtype may be too small")
+                sequence.fail(BackendUnavailable(FAILED))
         raw = masked([s.matcher for s in sequences], raw.float())
         logits = raw.clone() if any(s.adjusts for s in sequences) else raw
         for sequence, row in zip(sequences, logits, strict=True):

@@ -43,6 +43,22 @@ async def test_it_expires() -> None:
         await sink.pipe.read()
 
 
+class Broken(CompletionFormat):
+    """Cannot say what it is given."""
+
+    def chunks(self, delta: Delta) -> list[dict]:
+        raise LookupError("no such token")
+
+
+async def test_what_cannot_be_said_ends_the_answer() -> None:
+    """A failure on the way to the client is raised to it: it does not wait for ever."""
+    response = Stream(Broken(), Identity.of("id", "m"), 1, include_usage=False)
+    sink = Answer(response, 1, None)
+    sink.add(Delta(0, "a", 1))
+    with pytest.raises(LookupError):
+        await sink.pipe.read()
+
+
 def test_a_closed_loop_is_nobody_to_wait_for() -> None:
     """The engine's thread is not hurt by a client whose event loop is gone."""
 

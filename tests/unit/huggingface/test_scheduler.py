@@ -1,3 +1,4 @@
+import inspect
 from typing import Any
 
 import pytest
@@ -178,6 +179,30 @@ def test_a_failure_beyond_the_model_is_one_requests_own(
     assert (len(unreadable.answer), biased.answer, fine.answer) == (3, [], right)
     assert not any(sequence.alone for sequence in (unreadable, biased, fine))
     assert "no such token" in caplog.text
+
+
+def test_an_answer_without_numbers_fails_alone(
+    model: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where the model gives NaN for a row, that answer ends with an error and never with tokens
+    that mean nothing; the rows beside it are untouched."""
+    forward = model.forward
+
+    def overflowing(input_ids: torch.Tensor, **kwargs: Any) -> Any:
+        output = forward(input_ids=input_ids, **kwargs)
+        output.logits[(input_ids == POISON).any(-1)] = torch.nan
+        return output
+
+    broken = Asked((7, 8), 12, Sampling(seed=1, logit_bias={POISON: 100.0}))
+    fine = [Asked((n,), 12) for n in range(3)]
+    right = [generated(model, sequence.prompt, 12) for sequence in fine]
+    overflowing.__signature__ = inspect.signature(forward)  # type: ignore[attr-defined]
+    model.forward = overflowing
+    run(model, Capacity(), [Event(0, sequence) for sequence in (*fine, broken)])
+    assert [type(error) for error in broken.sink.errors] == [BackendUnavailable]
+    assert broken.answer == [POISON]
+    assert [sequence.answer for sequence in fine] == right
+    assert "no numbers" in caplog.text
 
 
 def test_a_lost_device_is_not_survived(model: Any) -> None:

@@ -28,6 +28,13 @@ def test_resources_come_from_the_args() -> None:
     assert deployment.max_ongoing_requests == 256
 
 
+def test_starts_are_bounded() -> None:
+    """A model that cannot start is tried three times, with however many replicas, and no more."""
+    args = {"backend": "echo"}
+    deployment = model(args)._bound_deployment.options(num_replicas=50)
+    assert deployment._deployment_config.max_constructor_retry_count == 3
+
+
 def test_ram_is_declared() -> None:
     """The RAM that a model may use, for weights that stream, is reserved with Ray."""
     args = {"backend": "huggingface", "checkpoint": "/m", "num_gpus": 0}
