@@ -3,7 +3,6 @@
 The only place where a backend class becomes a Serve deployment.
 """
 
-import logging
 import os
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
@@ -20,6 +19,7 @@ from serve_app.config import RouterArgs, RouterSettings
 from serve_app.error_response import log_unforeseen
 from serve_app.guard import digest
 from serve_app.loading import telling
+from serve_app.replica_log import log_to_stderr
 from serve_app.router import RouterApp
 from serve_app.serve_cluster import (
     ServeCluster,
@@ -90,6 +90,7 @@ class Router:
     """A router replica: CPU only, stateless but for its view of the cluster."""
 
     async def __init__(self, args: dict[str, Any]) -> None:  # type: ignore[misc] # Serve's form
+        log_to_stderr()
         variable = RouterArgs.model_validate(args).api_keys_env
         keys = os.environ.get(variable, "").split(",") if variable else []
         digests = [digest(key.strip()) for key in keys if key.strip()]
@@ -143,16 +144,6 @@ class Model:
         """Called by Serve when the replica is taken down, after its requests have ended."""
         self._sender.close()
         await self._backend.stop()
-
-
-def log_to_stderr() -> None:
-    """Lets what backends log of themselves be seen: Python shows warnings only, unless told to."""
-    logger = logging.getLogger("deployments")
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
-    logger.handlers = [handler]
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
 
 
 async def bundles(items: AsyncIterator[Item]) -> AsyncIterator[Sequence[Item]]:

@@ -8,7 +8,7 @@ start depends on it: where it is not there, nothing is known.
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -29,18 +29,19 @@ FORGET_S = 10.0
 class Board:
     """The actor. What has not been told again for a while is forgotten: its replica died."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._told: dict[tuple[str, str], tuple[float, Progress]] = {}
 
     def tell(self, application: str, replica: str, progress: Progress | None) -> None:
         """Notes how far a replica is; None when it has ended its start."""
         self._told.pop((application, replica), None)
         if progress is not None:
-            self._told[application, replica] = (time.monotonic(), progress)
+            self._told[application, replica] = (self._clock(), progress)
 
     def read(self) -> dict[str, list[Progress]]:
         """What is known of the replicas that load, by application."""
-        oldest = time.monotonic() - FORGET_S
+        oldest = self._clock() - FORGET_S
         self._told = {key: told for key, told in self._told.items() if told[0] >= oldest}
         found: dict[str, list[Progress]] = {}
         for (application, _), (_, progress) in sorted(self._told.items()):

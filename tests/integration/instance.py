@@ -97,6 +97,11 @@ class Instance:
         done = subprocess.run(command, capture_output=True, timeout=60, check=False)
         assert done.returncode == 0, done.stderr.decode()
 
+    @property
+    def log(self) -> str:
+        """What the instance has printed so far, its replicas included."""
+        return Path(self._log.name).read_text(errors="replace")
+
     def application(self, name: str) -> dict[str, Any] | None:
         """What /-/models says of an application."""
         _, body = self.get("/-/models")
@@ -127,7 +132,7 @@ class Instance:
             if self._process is not None and self._process.poll() is not None:
                 break
             pause.wait(0.1)
-        raise AssertionError(Path(self._log.name).read_text(errors="replace")[-4000:])
+        raise AssertionError(self.log[-4000:])
 
     def processes(self) -> list[psutil.Process]:
         """Every process of this instance that still runs."""

@@ -45,6 +45,11 @@ def test_add_and_remove(roundhouse: Roundhouse) -> None:
     assert ask(roundhouse, "newcomer").status_code == 404
 
 
+def test_loading_is_logged(roundhouse: Roundhouse) -> None:
+    """Operators read in the log of `serve run` how a model was loaded, as it happens."""
+    assert "loading weights: 100 %" in roundhouse.instance.log
+
+
 def test_settings(roundhouse: Roundhouse) -> None:
     """Aliases are reloaded without a restart."""
     instance = roundhouse.instance
