@@ -13,9 +13,9 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
 from deployments.config import HuggingFaceConfig
-from deployments.errors import StartError
 from deployments.huggingface import accelerated, attention, quantization
 from deployments.huggingface.checkpoint import Checkpoint, encoder_decoder
+from deployments.huggingface.fit import check_generates, check_weights
 from deployments.huggingface.streaming import streamed
 from deployments.huggingface.weights import CountedTensor, opened, stored_dtype
 from deployments.placement.planner import Plan
@@ -47,10 +47,11 @@ def build(
             attn_implementation=implementation,
             device_map={"": "cuda" if on_gpu else "cpu"},
             generation_config=_generation_config(checkpoint.folder, empty),
+            ignore_mismatched_sizes=True,  # else it raises without their names
             output_loading_info=True,
             **quantization.options(config.quantization, dtype),
         )
-    _check_missing(checkpoint.folder, info["missing_keys"])
+    check_weights(checkpoint.folder, info)
     quantization.check(model, config.quantization)
     return model.eval()
 
@@ -68,7 +69,7 @@ def _streaming(
             name = type(empty).__name__
             logger.warning("%s is streamed by accelerate, which is slower: %s", name, exc)
     model, missing = accelerated.load(empty, checkpoint.folder, config, plan)
-    _check_missing(checkpoint.folder, missing)
+    check_weights(checkpoint.folder, {"missing_keys": missing})
     return model
 
 
@@ -78,6 +79,7 @@ def skeleton(folder: Path, config: HuggingFaceConfig) -> Any:
     architecture = AutoConfig.from_pretrained(folder, local_files_only=True, **trusted)
     if architecture.is_encoder_decoder:
         raise encoder_decoder(str(folder), architecture.architectures)
+    check_generates(folder, architecture)
     with torch.device("meta"):
         return AutoModelForCausalLM.from_config(
             architecture, **trusted, **attention.options(config.attn_implementation, architecture)
@@ -97,13 +99,3 @@ def _generation_config(folder: Path, skeleton: Any) -> Any:
     if (folder / "generation_config.json").is_file():
         return GenerationConfig.from_pretrained(folder, local_files_only=True)
     return skeleton.generation_config
-
-
-def _check_missing(folder: Path, missing: set[str]) -> None:
-    """transformers would fill missing weights with noise, and only log it. Raises: StartError."""
-    if missing:
-        names = ", ".join(sorted(missing)[:3])
-        raise StartError(
-            f"The checkpoint {folder} lacks {len(missing)} of the model's weights "
-            f"({names}, ...). Download it again, or correct its config.json."
-        )

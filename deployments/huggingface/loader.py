@@ -71,6 +71,7 @@ def _load_errors() -> tuple[type[Exception], ...]:
     builtin = (OSError, ValueError, TypeError, AttributeError, LookupError, RuntimeError)
     return (
         *builtin,
+        ArithmeticError,
         ImportError,
         AssertionError,
         WeightsLost,

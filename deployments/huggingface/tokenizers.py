@@ -8,12 +8,25 @@ import json
 from pathlib import Path
 from typing import Any
 
+from deployments.errors import StartError
+
+MAX_REASON_CHARS = 500
 LLAMA_CLASSES = {None, "LLaMATokenizer", "LlamaTokenizer", "LlamaTokenizerFast"}
 LLAMA_TOKENS = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
 
 
 def load_tokenizer(folder: Path, trust_remote_code: bool) -> Any:
-    """The tokenizer. Raises: whatever transformers raises."""
+    """The tokenizer. Raises: StartError."""
+    try:
+        return _load(folder, trust_remote_code)
+    except Exception as exc:
+        reason = " ".join(f"{type(exc).__name__}: {exc}".split())[:MAX_REASON_CHARS]
+        raise StartError(
+            f"The tokenizer of the checkpoint {folder} could not be loaded. {reason}"
+        ) from exc
+
+
+def _load(folder: Path, trust_remote_code: bool) -> Any:
     from transformers import AutoTokenizer, LlamaTokenizer
 
     if is_bare_llama(folder):

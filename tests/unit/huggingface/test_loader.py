@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 from transformers import (
     MambaConfig,
     MambaForCausalLM,
@@ -79,19 +81,18 @@ def spoil_config(folder: Path) -> None:
 
 
 def add_a_layer(folder: Path) -> None:
+    configure(folder, num_hidden_layers=3, layer_types=None)
+
+
+def configure(folder: Path, **fields: object) -> None:
     config = json.loads((folder / "config.json").read_text())
-    config |= {"num_hidden_layers": 3, "layer_types": None}
-    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "config.json").write_text(json.dumps(config | fields))
 
 
-def change_a_shape(folder: Path) -> None:
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"intermediate_size": 64}))
-
-
-def rename_the_architecture(folder: Path) -> None:
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"model_type": "nonesuch"}))
+def spoil_a_weight(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    weights["model.norm.weight"][:] = torch.nan
+    save_file(weights, folder / "model.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -109,8 +110,21 @@ def rename_the_architecture(folder: Path) -> None:
         (spoil_header, "unreadable header"),
         (leave_an_lfs_pointer, "git lfs pull"),
         (add_a_layer, "lacks 9 of the model's weights"),
-        (change_a_shape, "could not be loaded"),
-        (rename_the_architecture, "nonesuch"),
+        (
+            lambda folder: configure(folder, intermediate_size=64),
+            r"down_proj.weight is \[32, 48\] where \[32, 64\] is wanted",
+        ),
+        (lambda folder: configure(folder, model_type="nonesuch"), "model type `nonesuch`"),
+        (lambda folder: configure(folder, model_type="clip"), "of the type clip, which does not"),
+        (
+            lambda folder: configure(folder, architectures=["LlamaForSequenceClassification"]),
+            "is LlamaForSequenceClassification, which does not generate text",
+        ),
+        (lambda folder: configure(folder, num_attention_heads=0), "could not be loaded"),
+        (lambda folder: configure(folder, hidden_size="large"), "hidden_size"),
+        (spoil_a_weight, "gives no numbers as torch.float32"),
+        (lambda folder: (folder / "tokenizer.json").write_text("{"), "The tokenizer of the"),
+        (lambda folder: (folder / "tokenizer.json").write_text("{}"), "The tokenizer of the"),
     ],
 )
 def test_damage_is_named(checkpoint: Path, damage: Callable[[Path], None], says: str) -> None:

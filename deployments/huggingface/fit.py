@@ -1,0 +1,66 @@
+"""Whether a checkpoint's config and weights are of one model, and of one that generates text.
+
+transformers fills with noise what does not fit, and only logs it: wrong words, but no error.
+"""
+
+import inspect
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import transformers
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from deployments.errors import StartError
+
+MAX_NAMES = 3
+
+
+def check_generates(folder: Path, architecture: Any) -> None:
+    """Raises: StartError for a model that classifies, embeds or sees, but does not write."""
+    name = next(filter(_does_not_generate, architecture.architectures or ()), None)
+    known = type(architecture) in AutoModelForCausalLM._model_mapping
+    if name is None and not known and "AutoModelForCausalLM" not in _own_classes(architecture):
+        name = f"of the type {architecture.model_type}"
+    if name is not None:
+        raise StartError(
+            f"The checkpoint {folder} is {name}, which does not generate text. Use a checkpoint of "
+            "a decoder with a language-modelling head (...ForCausalLM)."
+        )
+
+
+def check_weights(folder: Path, info: Mapping[str, Any]) -> None:
+    """Raises: StartError for weights that the files lack, or have in another shape."""
+    if missing := info.get("missing_keys"):
+        raise StartError(
+            f"The checkpoint {folder} lacks {len(missing)} of the model's weights "
+            f"({_some(missing)}). Download it again, or correct its config.json."
+        )
+    if mismatched := info.get("mismatched_keys"):
+        described = [
+            f"{name} is {list(found)} where {list(wanted)} is wanted"
+            for name, found, wanted in sorted(mismatched)
+        ]
+        raise StartError(
+            f"The weights of the checkpoint {folder} are not those that its config.json describes: "
+            f"{_some(described)}. Download both again."
+        )
+
+
+def _does_not_generate(name: str) -> bool:
+    """Whether a class is transformers' and has another head. One without a head is not said to:
+    where embeddings are its head too, nothing is missing."""
+    found: Any = getattr(transformers, name, None)
+    is_model = inspect.isclass(found) and issubclass(found, PreTrainedModel)
+    return is_model and not name.endswith("Model") and not found.can_generate()
+
+
+def _own_classes(architecture: Any) -> Mapping[str, str]:
+    """The classes that come with the checkpoint, as code."""
+    return getattr(architecture, "auto_map", None) or {}
+
+
+def _some(names: Iterable[str]) -> str:
+    ordered = sorted(names)
+    more = ", ..." if len(ordered) > MAX_NAMES else ""
+    return ", ".join(ordered[:MAX_NAMES]) + more
