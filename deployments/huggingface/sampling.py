@@ -37,6 +37,7 @@ class Sampler:
         self.sampling = sampling
         self._prompt_ids = prompt_ids
         self._generator: torch.Generator | None = None
+        self._before: Tensor | None = None  # the generator's state, while a draw is under way
         self._counts: Tensor | None = None  # of each token in the answer
         self._seen: Tensor | None = None  # whether a token is in prompt or answer
 
@@ -63,7 +64,8 @@ class Sampler:
         self._penalize(logits)
 
     def remember(self, token: int) -> None:
-        """Counts a token of the answer."""
+        """Counts a token of the answer, which was drawn last."""
+        self._before = None
         if self._counts is not None:
             self._counts[token] += 1
         if self._seen is not None:
@@ -75,6 +77,10 @@ class Sampler:
             return
         if self._generator is None:
             self._generator = torch.Generator(clocks.device).manual_seed(self.sampling.seed)
+        if self._before is None:
+            self._before = self._generator.get_state()
+        else:  # a draw that came to no token: the step failed, and is taken again
+            self._generator.set_state(self._before)
         clocks.exponential_(generator=self._generator)
 
     def _penalize(self, logits: Tensor) -> None:

@@ -181,6 +181,39 @@ def test_a_failure_beyond_the_model_is_one_requests_own(
     assert "no such token" in caplog.text
 
 
+def out_of_memory_at(step: int) -> Any:
+    """A sampler's `fill_clocks` that fails, not for good, at the draw of a token."""
+    num_draws = 0
+
+    def fill(clocks: torch.Tensor) -> None:
+        nonlocal num_draws
+        num_draws += 1
+        if num_draws >= step:
+            raise torch.OutOfMemoryError("no memory to sort")
+
+    return fill
+
+
+def test_a_failure_of_sampling_is_one_requests_own(
+    model: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """If the next tokens of a batch cannot be drawn, whose fault it was ends with an error; the
+    others get the tokens that they get alone, seeded ones too."""
+    seeded = [Sampling(seed=seed) for seed in range(3)]
+    alone = [Asked((n + 1,), 9, sampling) for n, sampling in enumerate(seeded)]
+    for sequence in alone:
+        run(model, Capacity(), [Event(0, sequence)])
+    fine = [Asked((n + 1,), 9, sampling) for n, sampling in enumerate(seeded)]
+    failing = Asked((9, 9), 9, Sampling(seed=5))
+    failing.sampler.fill_clocks = out_of_memory_at(4)  # type: ignore[method-assign]
+    run(model, Capacity(), [Event(0, sequence) for sequence in (*fine, failing)])
+    assert [type(error) for error in failing.sink.errors] == [BackendUnavailable]
+    assert len(failing.answer) == 3
+    assert [sequence.answer for sequence in fine] == [sequence.answer for sequence in alone]
+    assert not any(sequence.sink.errors for sequence in fine)
+    assert "no memory to sort" in caplog.text
+
+
 def test_an_answer_without_numbers_fails_alone(
     model: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
