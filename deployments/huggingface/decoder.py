@@ -10,6 +10,8 @@ from torch import Tensor
 if TYPE_CHECKING:
     from deployments.huggingface.adapters.rows import Adapters
 
+Options = dict[str, Any]
+
 
 class Decoder:
     """Calls a transformers model with left-padded rows.
@@ -34,15 +36,26 @@ class Decoder:
         is padded. What padding puts into the cache is never looked at. `adapters` are those of
         the rows; none of them for the base alone.
         """
+        logits, cache = self._forward(ids, mask, cache, adapters, self._options)
+        return logits[:, -1], cache
+
+    def forward_columns(
+        self, ids: Tensor, mask: Tensor, cache: Any, adapters: Rows[str | None] = ()
+    ) -> tuple[Tensor, Any]:
+        """The same with the logits `(batch, new, vocab)` after each of the new columns."""
+        return self._forward(ids, mask, cache, adapters, {})
+
+    def _forward(
+        self, ids: Tensor, mask: Tensor, cache: Any, adapters: Rows[str | None], options: Options
+    ) -> tuple[Tensor, Any]:
         if self.adapters is not None:
             self.adapters.use(adapters)
-        options = self._options
         if self._takes_positions:
             options = options | {"position_ids": _positions(mask)[:, -ids.shape[1] :]}
         output = self._model(
             input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, **options
         )
-        return output.logits[:, -1], output.past_key_values
+        return output.logits, output.past_key_values
 
 
 def _positions(mask: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from typing import Any
 from deployments.errors import UnsupportedEndpoint
 from deployments.exchange import Exchange
 from deployments.huggingface import chat, plan
+from deployments.huggingface.echo import Echo, echo_of
 from deployments.huggingface.formats import ChatFormat, CompletionFormat, Format
 from deployments.huggingface.generation import Choice
 from deployments.huggingface.grammar import Source, json_source
@@ -82,8 +83,7 @@ def _completion(exchange: Exchange, model: TextModel) -> Prepared:
     request = parse(CompletionRequest, exchange.body)
     prompts = [_prompt_ids(prompt, model) for prompt in request.prompt]
     choices = plan.choices(request, prompts, _completion_wishes(request), model.limits)
-    echoes = _echoes(request, prompts, model.vocabulary) if request.echo else []
-    format_ = CompletionFormat(tuple(echo for echo in echoes for _ in range(request.n or 1)))
+    format_ = CompletionFormat(_echoes(request, prompts, model.vocabulary) if request.echo else ())
     num_prompt_tokens = sum(len(prompt) for prompt in prompts)
     response = _response(exchange, request, format_, num_prompt_tokens)
     return Prepared(choices, response, _grammar(request))
@@ -100,7 +100,12 @@ def _grammar(request: GenerationFields) -> Source | None:
 
 def _completion_wishes(request: CompletionRequest) -> Wishes:
     return Wishes(
-        "prompt", "max_tokens", request.max_tokens, request.logprobs, DEFAULT_COMPLETION_TOKENS
+        "prompt",
+        "max_tokens",
+        request.max_tokens,
+        request.logprobs,
+        DEFAULT_COMPLETION_TOKENS,
+        scored=request.scored,
     )
 
 
@@ -115,12 +120,13 @@ def _prompt_ids(prompt: str | list[int], model: TextModel) -> tuple[int, ...]:
 
 def _echoes(
     request: CompletionRequest, prompts: list[tuple[int, ...]], vocabulary: Vocabulary
-) -> list[str]:
-    """Each prompt's text: as the client wrote it, or what its token ids stand for."""
-    return [
-        asked if isinstance(asked, str) else vocabulary.decode(list(ids))
+) -> tuple[Echo, ...]:
+    """The prompt of each choice."""
+    echoes = [
+        echo_of(asked if isinstance(asked, str) else None, ids, vocabulary, request.scored)
         for asked, ids in zip(request.prompt, prompts, strict=True)
     ]
+    return tuple(echo for echo in echoes for _ in range(request.n or 1))
 
 
 def _response(

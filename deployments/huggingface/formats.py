@@ -2,6 +2,7 @@
 
 from typing import Any, Protocol
 
+from deployments.huggingface.echo import Echo
 from deployments.huggingface.generation import Delta, TokenLogprob
 
 Json = dict[str, Any]
@@ -17,8 +18,8 @@ class Format(Protocol):
     def whole(self, delta: Delta) -> Json:
         """A choice that came in one piece."""
 
-    def opening(self, index: int) -> list[Json]:
-        """What begins a choice in a stream."""
+    def opening(self, delta: Delta) -> list[Json]:
+        """What begins a choice in a stream, before its first piece."""
 
     def chunks(self, delta: Delta) -> list[Json]:
         """A piece of a choice in a stream, each item a chunk of its own."""
@@ -40,9 +41,9 @@ class ChatFormat:
             "finish_reason": delta.finish_reason,
         }
 
-    def opening(self, index: int) -> list[Json]:
+    def opening(self, delta: Delta) -> list[Json]:
         """The role, before any content."""
-        return [chat_chunk(index, {"role": "assistant", "content": ""})]
+        return [chat_chunk(delta.index, {"role": "assistant", "content": ""})]
 
     def chunks(self, delta: Delta) -> list[Json]:
         """The content, then the reason why it ends with an empty delta, as OpenAI sends them."""
@@ -57,29 +58,30 @@ class ChatFormat:
 
 
 class CompletionFormat:
-    """/v1/completions. `echoes` is, by choice, the prompt's text if the answer repeats it."""
+    """/v1/completions. `echoes` is, by choice, the prompt if the answer repeats it."""
 
     id_prefix = "cmpl-"
     whole_object = "text_completion"
     chunk_object = "text_completion"
 
-    def __init__(self, echoes: tuple[str, ...] = ()) -> None:
+    def __init__(self, echoes: tuple[Echo, ...] = ()) -> None:
         self._echoes = echoes
 
     def whole(self, delta: Delta) -> Json:
         """A choice with its text."""
-        echo = self._echoes[delta.index] if self._echoes else ""
-        return _completion_choice(delta, echo)
+        return _completion_choice(
+            self._echoes[delta.index].before(delta) if self._echoes else delta
+        )
 
-    def opening(self, index: int) -> list[Json]:
+    def opening(self, delta: Delta) -> list[Json]:
         """The prompt's text, where it is asked for."""
-        if not self._echoes:
-            return []
-        return [_completion_choice(Delta(index, self._echoes[index], num_tokens=0), "")]
+        return [_completion_choice(echo.alone(delta)) for echo in self._echoes[delta.index :][:1]]
 
     def chunks(self, delta: Delta) -> list[Json]:
         """One chunk, text and end together."""
-        return [_completion_choice(delta, "")]
+        if self._echoes:
+            delta = self._echoes[delta.index].shifted(delta)
+        return [_completion_choice(delta)]
 
 
 def chat_chunk(index: int, delta: Json) -> Json:
@@ -99,14 +101,14 @@ def chat_logprobs(tokens: tuple[TokenLogprob, ...]) -> Json | None:
     return {"content": content, "refusal": None}
 
 
-def _chat_token(token: bytes, logprob: float) -> Json:
+def _chat_token(token: bytes, logprob: float | None) -> Json:
     return {"token": _text(token), "logprob": logprob, "bytes": list(token)}
 
 
-def _completion_choice(delta: Delta, echo: str) -> Json:
+def _completion_choice(delta: Delta) -> Json:
     return {
         "index": delta.index,
-        "text": echo + delta.text,
+        "text": delta.text,
         "logprobs": _completion_logprobs(delta.logprobs),
         "finish_reason": delta.finish_reason,
     }
@@ -123,8 +125,10 @@ def _completion_logprobs(tokens: tuple[TokenLogprob, ...]) -> Json | None:
     }
 
 
-def _with_chosen(token: TokenLogprob) -> dict[str, float]:
+def _with_chosen(token: TokenLogprob) -> dict[str, float] | None:
     """The alternatives and the chosen token: OpenAI lists up to `logprobs` + 1."""
+    if token.logprob is None:
+        return None
     return {_text(t): logprob for t, logprob in (*token.top, (token.token, token.logprob))}
 
 

@@ -6,6 +6,9 @@ from typing import Protocol
 
 from deployments.errors import RoundhouseError
 
+# A token's log probability, and those of the likeliest tokens in its place, best first.
+Score = tuple[float, tuple[tuple[int, float], ...]]
+
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
@@ -37,7 +40,7 @@ class Stopping:
 class Choice:
     """One answer to generate. `streamed`: its text is wanted as it comes, not only whole;
     `adapter`: who is to make it, None for the base model; `shown_ids`: special tokens that are
-    text here."""
+    text here; `scored`: the prompt's own log probabilities are wanted too."""
 
     index: int
     prompt_ids: tuple[int, ...]
@@ -46,30 +49,34 @@ class Choice:
     streamed: bool = False
     adapter: str | None = None
     shown_ids: frozenset[int] = frozenset()
+    scored: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
     """A token's log probability and, best first, those of the likeliest tokens in its place.
 
-    Tokens are bytes: a token need not be whole characters. `offset` is where its text begins.
+    Tokens are bytes: a token need not be whole characters. `offset` is where its text begins. Only
+    the first token of a prompt has no log probability.
     """
 
     token: bytes
-    logprob: float
+    logprob: float | None
     top: tuple[tuple[bytes, float], ...]
     offset: int
 
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """What a choice has grown by. The last one of a choice has a finish reason."""
+    """What a choice has grown by. The last one of a choice has a finish reason, the first one the
+    scores of the prompt's tokens but the first, where they are wanted."""
 
     index: int
     text: str
     num_tokens: int
     logprobs: tuple[TokenLogprob, ...] = ()
     finish_reason: str | None = None
+    prompt_scores: tuple[Score, ...] = ()
 
 
 class Sink(Protocol):

@@ -32,7 +32,7 @@ LIMITS = {
     "less_than": ("<", "lt"),
 }
 # Errors found by looking at two fields: pydantic does not know which one to blame, the type does.
-FIELD_ERRORS = {"stream_options", "top_logprobs", "echo", "best_of"}
+FIELD_ERRORS = {"stream_options", "top_logprobs", "max_tokens", "best_of"}
 
 
 def invalid_request(exc: ValidationError) -> InvalidRequest:

@@ -46,6 +46,7 @@ class Wishes:
     default_tokens: int = NO_LIMIT
     templated: bool = False
     shown_ids: frozenset[int] = frozenset()
+    scored: bool = False
 
 
 def choices(
@@ -72,6 +73,7 @@ def choices(
             stoppings[p],
             bool(request.stream),
             shown_ids=wishes.shown_ids,
+            scored=wishes.scored,
         )
         for p in range(len(prompts))
         for c in range(n)
@@ -149,7 +151,7 @@ def _max_tokens(num_prompt_tokens: int, wishes: Wishes, max_model_len: int) -> i
     left = max_model_len - num_prompt_tokens
     if wishes.max_tokens is None and left > 0:
         return min(wishes.default_tokens, left)
-    asked = wishes.max_tokens or 1
+    asked = 1 if wishes.max_tokens is None else wishes.max_tokens
     if asked <= left:
         return asked
     raise ContextTooLong(

@@ -5,6 +5,7 @@ Sequences with the same prompt, the choices of one request, share its one row un
 those of different adapters, which make different keys and values of the same tokens.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -13,6 +14,8 @@ from torch import Tensor
 from deployments.huggingface import cache as caches
 from deployments.huggingface.batch import Batch
 from deployments.huggingface.decoder import Decoder
+from deployments.huggingface.generation import Score
+from deployments.huggingface.prompt_scores import PromptScores
 from deployments.huggingface.sequence import Sequence
 
 Prompt = tuple[str | None, tuple[int, ...]]  # an adapter, and token ids
@@ -34,8 +37,12 @@ class Newcomers:
         self._longest = max(self._longest, sequence.num_context_tokens)
 
     def has_room(self, sequence: Sequence, chunk_tokens: int) -> bool:
-        """Whether this one too would cost no further chunk."""
-        if not self.sequences or _prompt(sequence) in self.prompts:
+        """Whether this one too would cost no further chunk, and is of the same kind."""
+        if not self.sequences:
+            return True
+        if sequence.num_prompt_top != self.sequences[0].num_prompt_top:
+            return False
+        if _prompt(sequence) in self.prompts:
             return True
         longest = max(self._longest, sequence.num_context_tokens)
         return (len(self.prompts) + 1) * longest <= chunk_tokens
@@ -53,6 +60,8 @@ class Prefill:
         self._num_chunk_columns = max(1, chunk_tokens // len(self._ids))
         self._num_done = 0
         self._cache: Any = None
+        num_top = self.sequences[0].num_prompt_top
+        self._scores = None if num_top is None else PromptScores(self._ids, num_top)
 
     @property
     def num_cache_bytes(self) -> int:
@@ -62,12 +71,22 @@ class Prefill:
     def step(self, decoder: Decoder) -> None:
         """Puts in the next chunk."""
         end = min(self._num_done + self._num_chunk_columns, self._ids.shape[1])
-        logits, self._cache = decoder.forward(
-            self._ids[:, self._num_done : end], self._mask[:, :end], self._cache, self._adapters
-        )
+        inputs = self._ids[:, self._num_done : end], self._mask[:, :end], self._cache
+        if self._scores is None:
+            logits, self._cache = decoder.forward(*inputs, self._adapters)
+        else:
+            columns, self._cache = decoder.forward_columns(*inputs, self._adapters)
+            self._scores.add(columns, self._num_done)
+            logits = columns[:, -1]
         self._num_done = end
         if end == self._ids.shape[1]:
             self.logits = logits[self._rows]
+
+    def scores(self) -> Iterator[tuple[Sequence, tuple[Score, ...]]]:
+        """What each sequence's prompt scores, where that is wanted, once the prefill is done."""
+        if self._scores is not None:
+            for sequence, row in zip(self.sequences, self._rows.tolist(), strict=True):
+                yield sequence, self._scores.of(row, sequence.num_context_tokens)
 
     def batch(self) -> Batch:
         """The sequences as a batch, once the prefill is done; the prefill is then used up."""

@@ -218,6 +218,7 @@ class CompletionRequest(GenerationFields):
     """The body of /v1/completions."""
 
     prompt: Annotated[list[Any], BeforeValidator(_as_prompts)] = Field(max_length=MAX_PROMPTS)
+    max_tokens: int | None = Field(default=None, ge=0, description="0: the echo alone")
     echo: bool | None = None
     logprobs: int | None = Field(default=None, ge=0, le=MAX_TOP_LOGPROBS)
     best_of: int | None = None
@@ -225,15 +226,18 @@ class CompletionRequest(GenerationFields):
 
     @model_validator(mode="after")
     def _check_combinations(self) -> "CompletionRequest":
-        if self.echo and self.logprobs is not None:
-            raise PydanticCustomError(
-                "echo", "this backend does not support it together with 'logprobs' yet"
-            )
+        if self.max_tokens == 0 and not self.echo:
+            raise PydanticCustomError("max_tokens", "it may only be 0 when 'echo' is true")
         if self.best_of not in (None, self.n or 1):
             raise PydanticCustomError(
                 "best_of", "this backend does not support values other than that of 'n'"
             )
         return self
+
+    @property
+    def scored(self) -> bool:
+        """Whether the prompt's own log probabilities are wanted."""
+        return bool(self.echo) and self.logprobs is not None
 
 
 Body = TypeVar("Body", bound=GenerationFields)

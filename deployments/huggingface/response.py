@@ -103,7 +103,7 @@ class Stream:
         choices = self._format.chunks(delta)
         if delta.index not in self._open:
             self._open.add(delta.index)
-            choices = self._format.opening(delta.index) + choices
+            choices = self._format.opening(delta) + choices
         return b"".join(self._event([choice], None) for choice in choices)
 
     def end(self) -> bytes:

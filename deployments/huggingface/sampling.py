@@ -120,10 +120,8 @@ def sample(samplers: Rows[Sampler], logits: Tensor, raw: Tensor) -> list[Sampled
     asked = [r for r, sampler in enumerate(samplers) if sampler.sampling.num_logprobs is not None]
     if asked:
         counts = [samplers[row].sampling.num_logprobs or 0 for row in asked]
-        for row, with_logprobs in zip(
-            asked, _with_logprobs(chosen[asked], raw[asked], counts), strict=True
-        ):
-            sampled[row] = with_logprobs
+        for row, found in zip(asked, with_logprobs(chosen[asked], raw[asked], counts), strict=True):
+            sampled[row] = found
     for sampler, choice in zip(samplers, sampled, strict=True):
         sampler.remember(choice.token)
     return sampled
@@ -142,7 +140,7 @@ def _draw(samplers: Rows[Sampler], logits: Tensor) -> Tensor:
     return (probs / clocks).argmax(-1)
 
 
-def _with_logprobs(chosen: Tensor, raw: Tensor, counts: list[int]) -> list[Sampled]:
+def with_logprobs(chosen: Tensor, raw: Tensor, counts: list[int]) -> list[Sampled]:
     """Tokens `(rows,)` with their log probabilities and with the likeliest `counts` in each row."""
     logprobs = raw.log_softmax(-1).clamp(min=LOWEST_LOGPROB)
     values, ids = logprobs.topk(min(max(counts), logprobs.shape[-1]))

@@ -114,6 +114,8 @@ class Scheduler:
         if not self._attempt(lambda: prefill.step(self._decoder), prefill.sequences):
             self._prefill = None
         elif prefill.logits is not None:
+            for sequence, scores in prefill.scores():
+                sequence.take_scores(scores)
             self._choose(prefill.sequences, prefill.logits)
             self._batch.join(prefill.batch())
             self._prefill = None

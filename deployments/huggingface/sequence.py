@@ -8,7 +8,7 @@ from torch import Tensor
 
 from deployments.errors import RoundhouseError
 from deployments.huggingface.detokenizer import Detokenizer
-from deployments.huggingface.generation import Choice, Delta, Sink, TokenLogprob
+from deployments.huggingface.generation import Choice, Delta, Score, Sink, TokenLogprob
 from deployments.huggingface.grammar import Grammar, Matcher
 from deployments.huggingface.sampling import Sampled, Sampler
 from deployments.huggingface.vocabulary import Vocabulary
@@ -43,11 +43,19 @@ class Sequence:
         self._num_chars_out = 0  # of the text that no stop string can take back
         self._pieces: list[str] = []
         self._logprobs: list[TokenLogprob] = []
+        self._scores: tuple[Score, ...] = ()
+        self._scored = not choice.scored
 
     @property
     def adapter(self) -> str | None:
         """The name of the adapter that makes it, None for the base model."""
         return self._choice.adapter
+
+    @property
+    def num_prompt_top(self) -> int | None:
+        """How many alternatives to each token of the prompt are wanted; None if it needs no
+        scores, or has them."""
+        return None if self._scored else self._choice.sampling.num_logprobs
 
     @property
     def ended(self) -> bool:
@@ -83,8 +91,15 @@ class Sequence:
         """Applies what the client wants of logits `(vocab,)`, in place."""
         self.sampler.adjust(logits, self._banned())
 
+    def take_scores(self, scores: tuple[Score, ...]) -> None:
+        """Takes the scores of the prompt, before the first token."""
+        self._scores, self._scored = scores, True
+
     def take(self, sampled: Sampled) -> None:
         """Takes the next token; sets `finished` at the end."""
+        if not self._choice.stopping.max_tokens:  # only the prompt was of interest
+            self._finish("length")
+            return
         if self.matcher is not None and not self._follow(self.matcher, sampled.token):
             return
         self._tokens.append(sampled.token)
@@ -150,7 +165,9 @@ class Sequence:
             len(self._tokens) - self._num_tokens_sent,
             tuple(self._logprobs[:count]),
             finish_reason,
+            self._scores,
         )
+        self._scores = ()
         self._pieces.clear()
         del self._logprobs[:count]
         self._num_tokens_sent = len(self._tokens)

@@ -15,6 +15,7 @@ class Vocabulary:
         self._fast = getattr(tokenizer, "backend_tokenizer", None)
         self.special_ids = _special_ids(tokenizer)
         self._decoder_state = b""
+        self._bytes: dict[int, bytes] = {}  # as they are asked for: some are, again and again
         if self._fast is not None:
             # Either would be changed at the first call otherwise, which a tokenizer in use by
             # another thread answers with "Already borrowed".
@@ -44,6 +45,12 @@ class Vocabulary:
 
     def token_bytes(self, token: int) -> bytes:
         """The bytes that a token stands for, with its leading space and in parts of characters."""
+        known = self._bytes.get(token)
+        if known is None:
+            known = self._bytes[token] = self._bytes_of(token)
+        return known
+
+    def _bytes_of(self, token: int) -> bytes:
         piece = self._piece(token)
         if piece is None:  # ids beyond the tokenizer's are padding of the model's output matrix
             return b""

@@ -114,3 +114,19 @@ async def test_adapters(subject: Subject) -> None:
     assert ADAPTED.setdefault("text", adapted) == adapted
     with pytest.raises(ModelNotFound):
         await ask(subject.backend, exchange(fields, model=f"{MODEL}:none"))
+
+
+async def test_echo_with_logprobs(subject: Subject) -> None:
+    """A completion that echoes its prompt gives each of the prompt's tokens a log probability; the
+    first token has none."""
+    fields = {"prompt": "What is the capital", "echo": True, "logprobs": 2, "max_tokens": 2}
+    request = exchange({**fields, "temperature": 0}, path="/v1/completions")
+    answer = (await ask(subject.backend, request)).json
+    choice, count = answer["choices"][0], answer["usage"]["prompt_tokens"]
+    logprobs = choice["logprobs"]
+    assert choice["text"].startswith("What is the capital")
+    assert logprobs["token_logprobs"][0] is logprobs["top_logprobs"][0] is None
+    assert len(logprobs["token_logprobs"]) >= count
+    assert all(value <= 0 for value in logprobs["token_logprobs"][1:])
+    assert logprobs["text_offset"][0] == 0
+    assert "".join(logprobs["tokens"]).startswith("What is the capital")

@@ -147,8 +147,8 @@ def test_other_prompts_are_refused(prompt: object) -> None:
 
 
 def test_what_cannot_be_combined() -> None:
-    """echo with logprobs, and best_of beyond n, are refused until they work."""
-    for body, param in (({"echo": True, "logprobs": 1}, "echo"), ({"best_of": 2}, "best_of")):
+    """best_of beyond n, and no tokens without echo, are refused by name."""
+    for body, param in (({"max_tokens": 0}, "max_tokens"), ({"best_of": 2}, "best_of")):
         with pytest.raises(InvalidRequest) as refused:
             parse(CompletionRequest, json.dumps({"prompt": "a"} | body).encode())
         assert refused.value.param == param
