@@ -8,7 +8,7 @@ from deployments.config import HuggingFaceConfig
 from deployments.errors import StartError
 from deployments.huggingface.checkpoint import has_weights, is_hub_id
 from deployments.huggingface.weight_files import SAFETENSORS
-from deployments.progress import Progress, Report
+from deployments.progress import Progress, Report, unreported
 
 FILES = ["*.json", "*.jinja", "*.safetensors", "*.model", "*.txt", "*.tiktoken"]
 PICKLE_FILES = ["pytorch_model*.bin"]
@@ -21,9 +21,10 @@ def folder(config: HuggingFaceConfig, report: Report) -> Path:
     if not is_hub_id(checkpoint):
         return Path(checkpoint).expanduser()
     report(Progress("downloading"))
-    found = _snapshot(checkpoint, [*FILES, "*.py"] if config.trust_remote_code else FILES)
+    patterns = [*FILES, "*.py"] if config.trust_remote_code else FILES
+    found = _snapshot(checkpoint, patterns, report)
     if config.allow_pickle and not has_weights(found, SAFETENSORS):
-        _snapshot(checkpoint, PICKLE_FILES)
+        _snapshot(checkpoint, PICKLE_FILES, report)
     return found
 
 
@@ -38,11 +39,14 @@ def adapter_folder(name: str, config: HuggingFaceConfig) -> Path:
     return found
 
 
-def _snapshot(checkpoint: str, patterns: list[str]) -> Path:
+def _snapshot(checkpoint: str, patterns: list[str], report: Report = unreported) -> Path:
     from huggingface_hub import snapshot_download
 
+    from deployments.huggingface.download import bar_for
+
+    bars = bar_for(report)
     try:
-        return Path(snapshot_download(checkpoint, allow_patterns=patterns))
+        return Path(snapshot_download(checkpoint, allow_patterns=patterns, tqdm_class=bars))
     except (OSError, ValueError) as exc:  # the bases of all of the hub's errors
         first_line = str(exc).strip().partition("\n")[0][:MAX_REASON_CHARS].rstrip(".")
         raise StartError(
