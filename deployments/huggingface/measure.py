@@ -15,6 +15,7 @@ from deployments.huggingface.memory import num_free_tokens, num_planned_tokens
 from deployments.huggingface.plan import TextModel
 from deployments.huggingface.rehearsal import rehearse
 from deployments.huggingface.self_check import CANNOT, can_batch, settle
+from deployments.huggingface.streaming.borrowed import borrowed_weights
 from deployments.placement.planner import Plan
 
 if TYPE_CHECKING:
@@ -35,7 +36,8 @@ def measure(
     Raises: StartError, what the model raises.
     """
     decoder = Decoder(model, adapters)
-    batched = settle(decoder, model, text_model, config.attn_implementation == "auto")
+    with borrowed_weights(model):
+        batched = settle(decoder, model, text_model, config.attn_implementation == "auto")
     if batched and adapters is not None:
         batched = _can_batch_adapters(decoder, model, text_model, adapters)
     planned = plan if config.memory else None

@@ -6,8 +6,9 @@ that has it, in this step or in the one after.
 """
 
 import mmap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, wait
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -36,6 +37,7 @@ class Ring:
     ) -> None:
         """Begins to fill the slots."""
         self._layouts = layouts
+        self._is_held = False
         self._reader = reader
         num_bytes = max(layout.num_bytes for layout in layouts)
         num_slots = max(1, min(num_slots, len(layouts)))
@@ -67,6 +69,8 @@ class Ring:
 
         Layers may be asked for in any order; only in turn they have been read ahead.
         """
+        if self._is_held:
+            return
         slot = self._slots[layer % len(self._slots)]
         if slot.layer != layer:
             self._fill(layer)
@@ -80,11 +84,24 @@ class Ring:
 
     def release(self, layer: int) -> None:
         """Lets a layer's slot be filled with the next that has it."""
+        if self._is_held:
+            return
         slot = layer % len(self._slots)
         following = layer + len(self._slots)
         following = following if following < len(self._layouts) else slot
         if following != layer:
             self._fill(following)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Inside, the slots keep the first layers, whichever are asked for. Raises: WeightsLost."""
+        for layer in range(len(self._slots)):
+            self.acquire(layer)
+        self._is_held = True
+        try:
+            yield
+        finally:
+            self._is_held = False
 
     def _fill(self, layer: int) -> None:
         slot = self._slots[layer % len(self._slots)]

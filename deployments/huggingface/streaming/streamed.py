@@ -28,7 +28,6 @@ def load(skeleton: Any, plan: Plan, report: Report) -> Any:
     _check(matched, asked.stored_name)
     streamer = Streamer(matched, arrangement.tiers, arrangement.num_slots)
     streamer.attach(model, dtype, report)
-    model.streamer = streamer
     return model.eval()
 
 

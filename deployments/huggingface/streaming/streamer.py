@@ -32,12 +32,18 @@ class Streamer:
         self.reader = Reader({t.file for part in _parts(matched) for t in part.values()})
         self.ring = Ring(layouts, num_slots, self.reader)
 
+    @property
+    def streamed_layers(self) -> tuple[nn.Module, ...]:
+        """The model's layers that come and go, in order."""
+        return tuple(self._matched.layers[index] for index in self._streamed)
+
     def attach(self, model: Any, dtype: torch.dtype, report: Report) -> None:
         """Gives the model all its weights. The files are closed when the model is gone.
 
         Raises: WeightsLost.
         """
         weakref.finalize(model, self.reader.close)
+        model.streamer = self
         self._load_resident(model, dtype, report)
         for index, layer in enumerate(self._streamed):
             module = self._matched.layers[layer]

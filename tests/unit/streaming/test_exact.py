@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from deployments.huggingface.capacity import Capacity
+from deployments.huggingface.streaming.borrowed import borrowed_weights
 from tests.unit.huggingface.architectures import KINDS
 from tests.unit.huggingface.scheduling import Asked, Event, run
 
@@ -92,4 +93,22 @@ def test_a_step_that_was_broken_off(tmp_path: Path) -> None:
             with pytest.raises(RuntimeError, match="out of memory"):
                 model(ids)
             hook.remove()
+            assert torch.equal(model(ids).logits, expected(ids).logits)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_borrowed_weights(kind: str, tmp_path: Path) -> None:
+    """While layers borrow their weights nothing is read; afterwards each has its own again."""
+    save_deep(kind, tmp_path, torch.float32)
+    expected = resident(tmp_path, torch.float32)
+    model, streamer = streaming(tmp_path, torch.float32, 3)
+    ids = torch.randint(0, 200, (2, 5))
+    with torch.inference_mode():
+        with borrowed_weights(model):
+            before = streamer.reader.num_read_bytes
+            one, other = model(ids).logits, model(ids).logits
+            assert streamer.reader.num_read_bytes == before
+        assert torch.equal(one, other)
+        assert one.isfinite().all()
+        for _ in range(2):
             assert torch.equal(model(ids).logits, expected(ids).logits)
