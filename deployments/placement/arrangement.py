@@ -15,6 +15,7 @@ GPU_SLOTS = 2
 DISK_SLOTS = 3
 PAGE_BYTES = 4096
 SLOT_SPARE_BYTES = 16 * PAGE_BYTES  # what direct reads of a layer's ranges take around them
+CPU_LIBRARY_BYTES = 40 * 2**20  # what libraries and threads take on their first use
 GPU_LIBRARY_BYTES = 512 * 2**20  # the CUDA libraries' own, and what fragments
 
 
@@ -57,7 +58,7 @@ def least(demand: Demand, tier: Tier, budget: Budget) -> Needs:
     layers, slot = sum(demand.layers), slot_bytes(demand)
     disk = layers if demand.repacked else 0
     if not budget.has_gpu:
-        own = budget.base_bytes + fixed
+        own = budget.base_bytes + CPU_LIBRARY_BYTES + fixed
         if tier is Tier.RESIDENT:
             return Needs(0, own + layers)
         return Needs(0, own + _num_slots(demand) * slot, disk)

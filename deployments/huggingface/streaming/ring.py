@@ -114,4 +114,5 @@ def allocate(num_bytes: int, is_pinned: bool = False) -> Tensor:
     """Memory `(num_bytes,)` that begins with a page."""
     if is_pinned:
         return torch.empty(num_bytes, dtype=torch.uint8, pin_memory=True)
-    return torch.frombuffer(mmap.mmap(-1, num_bytes), dtype=torch.uint8)
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    return torch.frombuffer(mmap.mmap(-1, num_bytes, flags=flags), dtype=torch.uint8)

@@ -16,7 +16,7 @@ from deployments.huggingface import (
 )
 from deployments.huggingface.loader import Loaded, load
 from deployments.placement import machine
-from deployments.placement.arrangement import DISK_SLOTS, slot_bytes
+from deployments.placement.arrangement import CPU_LIBRARY_BYTES, DISK_SLOTS, slot_bytes
 from deployments.placement.budget import Budget
 from deployments.placement.demand import Demand, demand
 from deployments.placement.planner import Question, make_plan
@@ -61,7 +61,7 @@ def streamed_bytes(needs: Demand) -> int:
     """A budget in which some layers are resident, and most are not."""
     gc.collect()  # what earlier tests left would go while the model is loaded
     fixed = needs.outer + needs.working.total_bytes + DISK_SLOTS * slot_bytes(needs)
-    return machine.own_ram_bytes() + fixed + SPARE_BYTES
+    return machine.own_ram_bytes() + CPU_LIBRARY_BYTES + fixed + SPARE_BYTES
 
 
 def loaded(folder: Path, **memory: Any) -> Loaded:
@@ -110,7 +110,7 @@ async def test_accelerate_from_disk(large: Path, needs: Demand, tmp_path: Path) 
 def test_accelerate_does_not_quantise_on_a_cpu(large: Path, needs: Demand) -> None:
     """int8 of weights that accelerate brings from disk is refused by name, before loading."""
     model = from_folder(large, "float32")
-    least = needs.outer + needs.working.total_bytes + 2**23
+    least = needs.outer + needs.working.total_bytes + 2**23 + CPU_LIBRARY_BYTES
     plan = make_plan(Question(model, WORKLOAD, Budget(0, least, 2**30, base_bytes=0), ("int8",)))
     assert plan.streams
     with pytest.raises(StartError, match="int8 with streaming: accelerate cannot work on a CPU"):

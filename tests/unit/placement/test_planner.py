@@ -6,10 +6,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deployments.placement.arrangement import DISK_SLOTS, GPU_LIBRARY_BYTES, Tier, slot_bytes
+from deployments.placement.arrangement import (
+    CPU_LIBRARY_BYTES,
+    DISK_SLOTS,
+    GPU_LIBRARY_BYTES,
+    Tier,
+    slot_bytes,
+)
 from deployments.placement.bandwidth import Bandwidths
 from deployments.placement.budget import Budget, Needs
 from deployments.placement.demand import Model, demand
@@ -44,18 +50,19 @@ EXACT = ASKED["none"]
 LAYER, SLOT = EXACT.layers[0], slot_bytes(EXACT)
 FIXED = EXACT.outer + EXACT.working.total_bytes
 GPU = FIXED + GPU_LIBRARY_BYTES
+CPU = BASE + CPU_LIBRARY_BYTES
 
 
 def test_order_on_a_cpu() -> None:
     """Resident; quantised, if that is allowed; streamed from disk; or the least that would do."""
-    resident = BASE + EXACT.working.total_bytes + EXACT.weight_bytes
+    resident = CPU + EXACT.working.total_bytes + EXACT.weight_bytes
     assert name(plan(0, resident)) == "resident"
     assert name(plan(0, resident - 1)) is None
     assert name(plan(0, resident - 1, 0)) == "streamed from disk"
     assert name(plan(0, resident - 1, 0, *QUANTIZATIONS)) == "resident, int8"
     int8 = resident - EXACT.weight_bytes + ASKED["int8"].weight_bytes
     assert name(plan(0, int8 - 1, 0, *QUANTIZATIONS)) == "resident, nf4"
-    streamed = BASE + FIXED + DISK_SLOTS * SLOT
+    streamed = CPU + FIXED + DISK_SLOTS * SLOT
     assert name(plan(0, streamed, 0)) == "streamed from disk"
     assert name(plan(0, streamed - 1, 0)) is None
 
@@ -87,7 +94,7 @@ def test_streamed_layers_are_evenly_spaced() -> None:
 
 def test_every_better_choice_says_why_not() -> None:
     """Each way that was passed over tells what it needs and what there is."""
-    made = plan(0, BASE + FIXED + 4 * LAYER, 0, *QUANTIZATIONS)
+    made = plan(0, CPU + FIXED + 4 * LAYER, 0, *QUANTIZATIONS)
     told = {no.candidate.name: no.reason for no in made.rejections}
     assert "of RAM, there is" in told["resident, nf4"]
     assert "without a GPU" in told["streamed from RAM"]
@@ -96,13 +103,14 @@ def test_every_better_choice_says_why_not() -> None:
 
 def test_repacked_weights_need_disk() -> None:
     """Weights that cannot be read as they are stored are written anew, if there is room."""
-    cpu = BASE + FIXED + 4 * SLOT
+    cpu = CPU + FIXED + 4 * SLOT
     size = sum(ASKED["nf4"].layers)
     assert name(plan(0, cpu, 0, "none")) == "streamed from disk"
     assert name(plan(0, cpu, size - 1, "nf4")) is None
     assert name(plan(0, cpu, size, "nf4")) == "streamed from disk, nf4"
 
 
+@settings(deadline=None)
 @given(amounts, amounts, st.booleans(), st.sampled_from([("none",), ("nf4",), QUANTIZATIONS]))
 def test_the_smallest_budget_is_enough_and_no_less_is(
     gpu: int, cpu: int, has_gpu: bool, allowed: tuple[str, ...]
@@ -139,6 +147,7 @@ def rank(made: Plan) -> tuple[int, int, int]:
 
 
 @pytest.mark.parametrize("has_gpu", [False, True])
+@settings(deadline=None)
 @given(data=st.data())
 def test_more_memory_is_never_worse(has_gpu: bool, data: st.DataObject) -> None:
     """With more of anything the choice is as good or better, and no more is moved in a step."""
@@ -147,20 +156,21 @@ def test_more_memory_is_never_worse(has_gpu: bool, data: st.DataObject) -> None:
     disk = data.draw(st.none() | amounts)
     allowed = data.draw(st.sampled_from([("none",), ("int8",), QUANTIZATIONS]))
     more = [data.draw(amounts) for _ in range(3)]
-    before = plan(least + gpu if has_gpu else 0, BASE + cpu, disk, *allowed)
+    before = plan(least + gpu if has_gpu else 0, CPU + cpu, disk, *allowed)
     after = plan(
         least + gpu + more[0] if has_gpu else 0,
-        BASE + cpu + more[1],
+        CPU + cpu + more[1],
         data.draw(st.none() | amounts) if disk is None else disk + more[2],
         *allowed,
     )
     assert rank(after) <= rank(before)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 40), st.integers(0, 40), st.booleans())
 def test_a_plan_stays_within_its_budget(gpu: int, cpu: int, has_gpu: bool) -> None:
     """Nothing takes more than it was given."""
-    budget = Budget(GPU + gpu * LAYER if has_gpu else 0, BASE + cpu * LAYER, 0, BASE)
+    budget = Budget(GPU + gpu * LAYER if has_gpu else 0, CPU + cpu * LAYER, 0, BASE)
     made = make_plan(Question(model(), WORKLOAD, budget))
     if made.arrangement:
         device = budget.gpu_bytes if has_gpu else budget.cpu_bytes
@@ -170,7 +180,7 @@ def test_a_plan_stays_within_its_budget(gpu: int, cpu: int, has_gpu: bool) -> No
 
 def test_largest_batch_and_context() -> None:
     """What is said to fit at the most, fits, and one more does not."""
-    made = plan(0, BASE + FIXED + 40 * LAYER)
+    made = plan(0, CPU + FIXED + 40 * LAYER)
     placed = report(made, Bandwidths()).placement
     assert placed
     asked = made.question

@@ -15,7 +15,7 @@ from deployments.errors import BackendUnavailable, StartError, WeightsLost
 from deployments.huggingface.backend import HuggingFaceBackend
 from deployments.huggingface.streaming.streamer import Streamer
 from deployments.placement import machine
-from deployments.placement.arrangement import DISK_SLOTS, slot_bytes
+from deployments.placement.arrangement import CPU_LIBRARY_BYTES, DISK_SLOTS, slot_bytes
 from deployments.placement.demand import demand
 from deployments.placement.source import from_folder
 from deployments.placement.workload import Workload
@@ -52,7 +52,7 @@ def memory(folder: Path) -> dict[str, Any]:
     gc.collect()  # what earlier tests left would go while the model is loaded
     needs = demand(from_folder(folder, "float32"), "none", Workload(**ASKED))
     fixed = needs.outer + needs.working.total_bytes + DISK_SLOTS * slot_bytes(needs)
-    cpu = machine.own_ram_bytes() + fixed + SPARE_BYTES
+    cpu = machine.own_ram_bytes() + CPU_LIBRARY_BYTES + fixed + SPARE_BYTES
     return {**ASKED, "cpu": cpu, "disk": str(folder)}
 
 
