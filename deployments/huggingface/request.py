@@ -157,6 +157,7 @@ class Message(Strict):
     name: str | None = None
     refusal: Ignored = None
     annotations: Ignored = None
+    parsed: Ignored = None
     reasoning: Ignored = None
     reasoning_content: Ignored = None
     audio: Unsupported = None

@@ -123,11 +123,12 @@ class Scheduler:
 
     def _choose(self, sequences: list[Sequence], raw: Tensor) -> None:
         """Gives each sequence its next token, by its row of logits `(batch, vocab)`."""
+        # Before the first wait for the device: it is still at the logits.
+        raw = masked([s.matcher for s in sequences], raw.float())
         for sequence, is_broken in zip(sequences, raw.isnan().any(-1).tolist(), strict=True):
             if is_broken:
                 logger.error("The model gave no numbers for an answer: its dtype may be too small")
                 sequence.fail(BackendUnavailable(FAILED))
-        raw = masked([s.matcher for s in sequences], raw.float())
         logits = raw.clone() if any(s.adjusts for s in sequences) else raw
         for sequence, row in zip(sequences, logits, strict=True):
             if sequence.adjusts:

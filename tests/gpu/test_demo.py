@@ -1,5 +1,7 @@
 """The demo model on a GPU: the same answers as on a CPU, and the weights where they belong."""
 
+import asyncio
+
 import pytest
 
 from tests.contract.asking import ask, saying
@@ -23,3 +25,16 @@ async def test_answers(kind: str) -> None:
             answered = await ask(subject.backend, saying(subject, "lantern", stream=stream))
             assert answered.text.strip() == "lantern"
         assert subject.backend.num_running == 0
+
+
+@pytest.mark.parametrize("kind", GENERATING)
+async def test_json_schema(kind: str) -> None:
+    """Masks of grammars apply on the GPU, to their own rows of a batch."""
+    schema = {"enum": ["lantern"]}
+    form = {"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}
+    async with SUBJECTS[kind]() as subject:
+        plain, formatted = await asyncio.gather(
+            ask(subject.backend, saying(subject, "river")),
+            ask(subject.backend, saying(subject, "river", response_format=form)),
+        )
+    assert (plain.text.strip(), formatted.text) == ("river", '"lantern"')

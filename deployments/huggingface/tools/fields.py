@@ -69,6 +69,7 @@ class CalledFunction(Strict):
 
     name: str
     arguments: Annotated[str, AfterValidator(_check_arguments)]
+    parsed_arguments: Any = None  # OpenAI's client sends back what it has made of an answer
 
 
 class ToolCall(Strict):
