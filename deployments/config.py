@@ -155,9 +155,18 @@ class MemoryConfig(Config):
 
 
 class HuggingFaceConfig(CheckpointConfig):
-    """Any decoder that transformers can generate with."""
+    """Any decoder that transformers can generate with, and models that embed texts."""
 
     backend: Literal["huggingface"] = "huggingface"
+    task: Literal["auto", "generate", "embed"] = Field(
+        default="auto",
+        description="auto: embed what sentence-transformers saved or has no language model's head",
+    )
+    pooling: Literal["auto", "mean", "cls", "last", "max"] = Field(
+        default="auto",
+        description="how an embedder makes one vector of its tokens'; auto: as "
+        "sentence-transformers would",
+    )
     max_ongoing_requests: PositiveInt = 512  # a full batch, and a full queue
     allow_pickle: bool = Field(
         default=False,

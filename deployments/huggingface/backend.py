@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 from deployments.config import HuggingFaceConfig
 from deployments.errors import BackendUnavailable, ModelNotFound, StartError
 from deployments.exchange import Exchange, Head, Item, ModelCard
+from deployments.huggingface import hub
 from deployments.huggingface.answer import Answer
+from deployments.huggingface.embedding.task import task_of
 from deployments.huggingface.endpoints import Prepared, check_path, prepare
 from deployments.huggingface.generation import Sink
 from deployments.huggingface.grammar import Grammar, Grammars, Source
@@ -18,6 +20,8 @@ from deployments.huggingface.plan import TextModel
 from deployments.progress import Report, unreported
 
 if TYPE_CHECKING:
+    from deployments.huggingface.embedding.engine import EmbeddingEngine
+    from deployments.huggingface.embedding.service import Embedding
     from deployments.huggingface.engine import Engine
     from deployments.huggingface.sequence import Sequence
 
@@ -50,7 +54,7 @@ class HuggingFaceBackend:
         self._model_id = model_id
         self._config = config
         self._adapters = config.model_ids(model_id)
-        self._running: Running | None = None
+        self._running: Running | Embedding | None = None
         self._stopped = False
         self._num_running = 0
         # Tokenizing a long prompt takes a while, and a tokenizer is no faster on two threads.
@@ -58,7 +62,7 @@ class HuggingFaceBackend:
         self._compiling = ThreadPoolExecutor(2, thread_name_prefix="huggingface-grammar")
 
     @property
-    def engine(self) -> "Engine":
+    def engine(self) -> "Engine | EmbeddingEngine":
         """The engine, for those who watch its queue. Raises: BackendUnavailable."""
         return self._require().engine
 
@@ -77,8 +81,12 @@ class HuggingFaceBackend:
 
     async def exchange(self, request: Exchange) -> AsyncIterator[Item]:
         """Answers one request; the Head comes with the first piece of the answer."""
-        check_path(request.path)
         running = self._require()
+        if not isinstance(running, Running):
+            async for item in self._embedded(running, request):
+                yield item
+            return
+        check_path(request.path)
         adapter = self._adapter(request.model)
         loop = asyncio.get_running_loop()
         expires_at = None if request.deadline_s is None else loop.time() + request.deadline_s
@@ -132,14 +140,27 @@ class HuggingFaceBackend:
             raise ModelNotFound("The model does not exist here any more.", param="model")
         return self._adapters.get(model)
 
-    def _require(self) -> Running:
+    async def _embedded(self, running: "Embedding", request: Exchange) -> AsyncIterator[Item]:
+        self._num_running += 1
+        try:
+            async for item in running.exchange(request, self._tokenizing):
+                yield item
+        finally:
+            self._num_running -= 1
+
+    def _require(self) -> "Running | Embedding":
         if self._running is None:
             raise BackendUnavailable(NOT_STARTED)
         return self._running
 
 
-def _run(config: HuggingFaceConfig, report: Report) -> Running:
+def _run(config: HuggingFaceConfig, report: Report) -> "Running | Embedding":
     """Loads the model and starts its engine. Raises: StartError."""
+    folder = hub.folder(config, report)
+    if task_of(folder, config) == "embed":
+        from deployments.huggingface.embedding.service import start
+
+        return start(folder, config, report)
     loaded = load(config, report)
     from deployments.huggingface.engine import Engine
 

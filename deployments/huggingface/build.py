@@ -35,6 +35,19 @@ def build(
     if plan is not None and plan.streams:
         return _streaming(empty, checkpoint, config, plan, report).eval()
     on_gpu = torch.cuda.is_available() if plan is None else plan.question.budget.has_gpu
+    model, info = filled(empty, checkpoint, config, on_gpu, report)
+    check_weights(checkpoint.folder, info)
+    quantization.check(model, config.quantization)
+    return model.eval()
+
+
+def filled(
+    empty: Any, checkpoint: Checkpoint, config: HuggingFaceConfig, on_gpu: bool, report: Report
+) -> tuple[Any, Mapping[str, Any]]:
+    """The model with its weights, all of them in one place, and what transformers says of them.
+
+    Raises: StartError, and what transformers and torch raise.
+    """
     implementation = empty.config._attn_implementation
     model_class = type(empty)
     with opened(checkpoint.files, report) as weights, quantization.convertible(model_class):
@@ -51,9 +64,7 @@ def build(
             output_loading_info=True,
             **quantization.options(config.quantization, dtype),
         )
-    check_weights(checkpoint.folder, info)
-    quantization.check(model, config.quantization)
-    return model.eval()
+    return model, info
 
 
 def _streaming(
@@ -73,15 +84,25 @@ def _streaming(
     return model
 
 
-def skeleton(folder: Path, config: HuggingFaceConfig) -> Any:
-    """The model without weights: it says what class transformers makes of the checkpoint."""
+def skeleton(
+    folder: Path,
+    config: HuggingFaceConfig,
+    auto_class: Any = AutoModelForCausalLM,
+    encoder_class: Any = None,
+) -> Any:
+    """The model without weights: it says what class transformers makes of the checkpoint.
+    `encoder_class` is for those whose encoder alone is a model. Raises: StartError.
+    """
     trusted = {"trust_remote_code": config.trust_remote_code}
     architecture = AutoConfig.from_pretrained(folder, local_files_only=True, **trusted)
-    if architecture.is_encoder_decoder:
+    if encoder_class is not None and type(architecture) in encoder_class._model_mapping:
+        auto_class = encoder_class
+    elif architecture.is_encoder_decoder:
         raise encoder_decoder(str(folder), architecture.architectures)
-    check_generates(folder, architecture)
+    if auto_class is AutoModelForCausalLM:
+        check_generates(folder, architecture)
     with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(
+        return auto_class.from_config(
             architecture, **trusted, **attention.options(config.attn_implementation, architecture)
         )
 
@@ -98,4 +119,4 @@ def _dtype(asked: str, architecture: Any, weights: Mapping[str, CountedTensor]) 
 def _generation_config(folder: Path, skeleton: Any) -> Any:
     if (folder / "generation_config.json").is_file():
         return GenerationConfig.from_pretrained(folder, local_files_only=True)
-    return skeleton.generation_config
+    return getattr(skeleton, "generation_config", None)

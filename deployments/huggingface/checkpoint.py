@@ -38,7 +38,7 @@ def is_hub_id(checkpoint: str) -> bool:
     return not Path(checkpoint).expanduser().exists() and bool(HUB_ID.fullmatch(checkpoint))
 
 
-def check_folder(folder: Path, allow_pickle: bool = False) -> Checkpoint:
+def check_folder(folder: Path, allow_pickle: bool = False, decoder_only: bool = True) -> Checkpoint:
     """The checkpoint in a folder, its files in the order of their names.
 
     Raises: StartError, saying which file is wrong and what to do about it.
@@ -50,7 +50,7 @@ def check_folder(folder: Path, allow_pickle: bool = False) -> Checkpoint:
             "Hugging Face format, or to a hub id."
         )
     config = _read_json(folder / "config.json")
-    if config.get("is_encoder_decoder"):
+    if config.get("is_encoder_decoder") and decoder_only:
         raise encoder_decoder(str(folder), config.get("architectures"))
     if not any((folder / name).is_file() for name in TOKENIZER_FILES):
         raise StartError(

@@ -5,7 +5,8 @@ that are missing, or a device that is too small, end the start.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,13 +55,18 @@ def load(config: HuggingFaceConfig, report: Report = unreported) -> Loaded:
     adapters = {name: hub.adapter_folder(path, config) for name, path in config.adapters.items()}
     for name, folder in adapters.items():
         check_adapter(name, folder, config.allow_pickle)
-    try:
+    with translated(checkpoint.folder):
         return _load(checkpoint, adapters, template, config, report)
+
+
+@contextmanager
+def translated(folder: Path) -> Iterator[None]:
+    """Says of a checkpoint that cannot be loaded why. Raises: StartError."""
+    try:
+        yield
     except _load_errors() as exc:
         reason = " ".join(f"{type(exc).__name__}: {exc}".split())[:MAX_REASON_CHARS]
-        raise StartError(
-            f"The checkpoint {checkpoint.folder} could not be loaded. {reason}"
-        ) from exc
+        raise StartError(f"The checkpoint {folder} could not be loaded. {reason}") from exc
 
 
 def _load_errors() -> tuple[type[Exception], ...]:
@@ -153,7 +159,7 @@ def _limits(model: Any, tokenizer: Any, config: HuggingFaceConfig) -> Limits:
     eos_ids = _eos_ids(model.generation_config.eos_token_id, tokenizer.eos_token_id)
     eos_ids |= stop_ids(tokenizer, config.stop, config.stop_token_ids)
     return Limits(
-        max_model_len=_max_model_len(model.config, tokenizer, config.max_model_len),
+        max_model_len=max_model_len(model.config, tokenizer, config.max_model_len),
         vocab_size=vocab_size,
         eos_ids=frozenset(i for i in eos_ids if i < vocab_size),  # others can never come
         defaults=_defaults(model.generation_config.to_diff_dict()),
@@ -184,7 +190,8 @@ def _check_forward(model: Any, folder: Path) -> None:
         )
 
 
-def _max_model_len(model_config: Any, tokenizer: Any, asked: int | None) -> int:
+def max_model_len(model_config: Any, tokenizer: Any, asked: int | None) -> int:
+    """The tokens that a model can take, or fewer if fewer are asked for. Raises: StartError."""
     text_config = model_config.get_text_config()
     sizes = [getattr(text_config, name, None) for name in CONTEXT_FIELDS]
     known = next((size for size in sizes if isinstance(size, int) and size > 0), None)

@@ -87,7 +87,7 @@ def _all_token_ids(values: list[object]) -> bool:
     return all(_is_token_ids(value) for value in values)
 
 
-def _as_prompts(value: object) -> object:
+def as_prompts(value: object) -> object:
     """The four forms of `prompt` as one: a list of strings and of lists of token ids."""
     if isinstance(value, str) or _is_token_ids(value):
         return [value]
@@ -218,7 +218,7 @@ class ChatRequest(GenerationFields):
 class CompletionRequest(GenerationFields):
     """The body of /v1/completions."""
 
-    prompt: Annotated[list[Any], BeforeValidator(_as_prompts)] = Field(max_length=MAX_PROMPTS)
+    prompt: Annotated[list[Any], BeforeValidator(as_prompts)] = Field(max_length=MAX_PROMPTS)
     max_tokens: int | None = Field(default=None, ge=0, description="0: the echo alone")
     echo: bool | None = None
     logprobs: int | None = Field(default=None, ge=0, le=MAX_TOP_LOGPROBS)
@@ -241,7 +241,7 @@ class CompletionRequest(GenerationFields):
         return bool(self.echo) and self.logprobs is not None
 
 
-Body = TypeVar("Body", bound=GenerationFields)
+Body = TypeVar("Body", bound=Strict)
 
 
 def parse(kind: type[Body], body: bytes) -> Body:

@@ -111,10 +111,11 @@ def _is_like_eager(decoder: Decoder, model: Any, text_model: TextModel) -> bool:
         trial.enter([sequence])
         return trial.said[sequence][0]
 
-    return _agree(*attention.with_both(model, say), _tolerance(model))
+    return agree(*attention.with_both(model, say), tolerance(model))
 
 
-def _tolerance(model: Any) -> float:
+def tolerance(model: Any) -> float:
+    """How much of the logits' standard deviation may be rounding, in the model's precision."""
     if getattr(model, "is_loaded_in_8bit", False):
         return INT8_TOLERANCE
     return TOLERANCES.get(getattr(model, "dtype", None), DEFAULT_TOLERANCE)
@@ -142,7 +143,7 @@ def _can_batch(
     except CANNOT:
         return False
     return all(
-        _agree(one, other, _tolerance(model))
+        agree(one, other, tolerance(model))
         for rows, others in zip(expected, got, strict=True)
         for one, other in zip(rows, others, strict=False)  # who left early was told less
     )
@@ -179,6 +180,6 @@ def _together(decoder: Decoder, sequences: list[Sequence]) -> list[list[Tensor]]
     return [trial.said[sequence] for sequence in sequences]
 
 
-def _agree(one: Tensor, other: Tensor, tolerance: float) -> bool:
+def agree(one: Tensor, other: Tensor, tolerance: float) -> bool:
     """Whether two rows `(vocab,)` are the same but for rounding; NaN agrees with nothing."""
     return bool(torch.isclose(one, other, rtol=0, atol=tolerance * float(one.std())).all())

@@ -1,0 +1,1 @@
+"""Texts to vectors: checkpoints that embed, as sentence-transformers defines them."""
