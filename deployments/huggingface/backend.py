@@ -161,7 +161,7 @@ def _run(config: HuggingFaceConfig, report: Report) -> "Running | Embedding":
         from deployments.huggingface.embedding.service import start
 
         return start(folder, config, report)
-    loaded = load(config, report)
+    loaded = load(config, report, folder)
     from deployments.huggingface.engine import Engine
 
     engine = Engine(loaded.model, loaded.capacity, loaded.adapters)

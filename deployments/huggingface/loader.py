@@ -48,13 +48,18 @@ class Loaded:
     adapters: "Adapters | None" = None
 
 
-def load(config: HuggingFaceConfig, report: Report = unreported) -> Loaded:
-    """Loads a checkpoint; takes as long as that takes. Raises: StartError."""
+def load(
+    config: HuggingFaceConfig, report: Report = unreported, folder: Path | None = None
+) -> Loaded:
+    """Loads a checkpoint, from its `folder` if that is known already; takes as long as that takes.
+
+    Raises: StartError.
+    """
     template = _chat_template(config.chat_template)
-    checkpoint = check_folder(hub.folder(config, report), config.allow_pickle)
+    checkpoint = check_folder(folder or hub.folder(config, report), config.allow_pickle)
     adapters = {name: hub.adapter_folder(path, config) for name, path in config.adapters.items()}
-    for name, folder in adapters.items():
-        check_adapter(name, folder, config.allow_pickle)
+    for name, path in adapters.items():
+        check_adapter(name, path, config.allow_pickle)
     with translated(checkpoint.folder):
         return _load(checkpoint, adapters, template, config, report)
 
