@@ -104,7 +104,7 @@ class Scheduler:
             self._prefill = Prefill(newcomers, chunk_tokens, self._decoder.device)
 
     def _fits(self, newcomers: Newcomers, sequence: Sequence) -> bool:
-        if self.running and (sequence.alone or self.running[0].alone):
+        if self.running and sequence.suspects is not self.running[0].suspects:
             return False
         return self._capacity.fits([*self.running, sequence]) and newcomers.has_room(
             sequence, self._capacity.prefill_chunk_tokens
@@ -115,7 +115,7 @@ class Scheduler:
             self._prefill = None
         elif prefill.logits is not None:
             for sequence, scores in prefill.scores():
-                sequence.take_scores(scores)
+                self._attempt(partial(sequence.take_scores, scores), [sequence])
             self._choose(prefill.sequences, prefill.logits)
             self._batch.join(prefill.batch())
             self._prefill = None
@@ -141,7 +141,7 @@ class Scheduler:
 
     def _attempt(self, action: Callable[[], None], sequences: list[Sequence] | None = None) -> bool:
         """Whether `action` succeeded. If not, its sequence has failed, or, if it was for several,
-        each is to run once more, alone, from where it was. None is for all that run."""
+        they are to run once more, in halves. None is for all that run."""
         try:
             action()
         except (torch.AcceleratorError, WeightsLost):
@@ -156,10 +156,16 @@ class Scheduler:
         return True
 
     def _blame(self, sequences: list[Sequence]) -> None:
+        """Fails a sequence that was alone. Of several each half runs again by itself, from where
+        it was: whose fault it was is found in a few steps, and too large a batch is made smaller,
+        while the others keep each other company."""
         if len(sequences) == 1:
             sequences[0].fail(BackendUnavailable(FAILED))
             return
-        for sequence in sequences:
-            sequence.alone = True
+        middle = len(sequences) // 2
+        for half in (sequences[:middle], sequences[middle:]):
+            suspects = object()
+            for sequence in half:
+                sequence.suspects = suspects
         self.running = [s for s in self.running if s not in sequences]
         self._queue.put_back(sequences)

@@ -21,7 +21,8 @@ class Sequence:
     """A choice on its way.
 
     `matcher` is how far it is in the grammar that it must follow, if there is one. `cancelled` is
-    set by the engine when nobody wants it any more, `alone` when it is to run without company.
+    set by the engine when nobody wants it any more; `suspects` when a step that it was in failed:
+    it then runs with those only that have the same.
     """
 
     def __init__(
@@ -29,7 +30,7 @@ class Sequence:
     ) -> None:
         self.cancelled = False
         self.finished = False
-        self.alone = False
+        self.suspects: object | None = None
         self.sampler = Sampler(choice.sampling, choice.prompt_ids)
         self.matcher = grammar.matcher() if grammar else None
         self._choice = choice

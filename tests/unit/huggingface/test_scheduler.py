@@ -25,6 +25,8 @@ class Watched(LlamaForCausalLM):
 
     def forward(self, input_ids: torch.Tensor, position_ids: torch.Tensor, **kwargs: Any) -> Any:
         self.shapes.append(tuple(input_ids.shape))
+        if len(input_ids) > self.max_rows:
+            raise torch.OutOfMemoryError("too many rows")
         if self.poisoned and input_ids.shape[1] == 1 and bool((input_ids == POISON).any()):
             raise RuntimeError("poison")
         return super().forward(input_ids, position_ids=position_ids, **kwargs)
@@ -34,7 +36,7 @@ class Watched(LlamaForCausalLM):
 def model() -> Any:
     torch.manual_seed(3)
     model = Watched(CONFIG_MAPPING["llama"](**SMALL | KINDS["llama"])).eval()
-    model.shapes, model.poisoned = [], False
+    model.shapes, model.poisoned, model.max_rows = [], False, 10**6
     return model
 
 
@@ -157,6 +159,33 @@ def out_of_memory(tensors: Any, *args: Any, **kwargs: Any) -> Any:
     return CAT(tensors, *args, **kwargs)
 
 
+def test_the_others_keep_each_other_company(model: Any) -> None:
+    """Whose fault it was is found by halves: those beside it do not run one after the other."""
+    poisoned = Asked((7, 8), 12, Sampling(temperature=0, logit_bias={POISON: 100.0}))
+    fine = [Asked((n,), 12) for n in range(8)]
+    right = [generated(model, sequence.prompt, 12) for sequence in fine]
+    model.poisoned = True
+    model.shapes.clear()
+    run(model, Capacity(), [Event(0, s) for s in [*fine[:5], poisoned, *fine[5:]]])
+    assert [sequence.answer for sequence in fine] == right
+    assert len(poisoned.sink.errors) == 1
+    one_by_one = len(fine) * 12
+    assert len(model.shapes) < one_by_one * 0.7
+
+
+def test_a_batch_that_is_too_large_becomes_smaller(model: Any) -> None:
+    """Where memory runs out for so many rows, fewer of them go on together, and none is lost."""
+    asked = [Asked((n + 1,), 12) for n in range(8)]
+    right = [generated(model, sequence.prompt, 12) for sequence in asked]
+    model.max_rows = 3
+    model.shapes.clear()
+    run(model, Capacity(), [Event(0, s) for s in asked])
+    assert [sequence.answer for sequence in asked] == right
+    assert not any(sequence.sink.errors for sequence in asked)
+    assert max(rows for rows, _ in model.shapes[1:]) == 4  # tried, and too large again
+    assert len(model.shapes) < 8 * 12 / 2 + 10
+
+
 class Unreadable(Asked):
     """Cannot take its third token."""
 
@@ -177,7 +206,7 @@ def test_a_failure_beyond_the_model_is_one_requests_own(
     run(model, Capacity(), [Event(0, s) for s in (unreadable, biased, fine)])
     assert len(unreadable.sink.errors) == len(biased.sink.errors) == 1
     assert (len(unreadable.answer), biased.answer, fine.answer) == (3, [], right)
-    assert not any(sequence.alone for sequence in (unreadable, biased, fine))
+    assert not any(sequence.suspects for sequence in (unreadable, biased, fine))
     assert "no such token" in caplog.text
 
 
