@@ -30,9 +30,10 @@ def test_add_and_remove(roundhouse: Roundhouse) -> None:
     instance = roundhouse.instance
     before, applications = instance.replicas(), instance.config["applications"]
     deploy(roundhouse, [*applications, echo_application("newcomer", start_delay_s=8)])
-    instance.wait(lambda: loading(roundhouse, "newcomer"))
-    assert loading(roundhouse, "newcomer")[0]["percent"] == 25
-    assert loading(roundhouse, "newcomer")[0]["shards"][1]["file"] == "narcissus"
+    seen: list[dict[str, Any]] = []
+    instance.wait(lambda: seen.extend(loading(roundhouse, "newcomer")) or seen)
+    assert seen[0]["percent"] == 25
+    assert [shard["file"] for shard in seen[0]["shards"]] == ["echo", "narcissus"]
     assert loading(roundhouse, "echo") == []
     instance.wait(lambda: instance.state("newcomer") == "running")
     assert ask(roundhouse, "newcomer").status_code == 200
