@@ -63,7 +63,9 @@ def _chat(exchange: Exchange, model: TextModel) -> Prepared:
     wishes = _chat_wishes(request)
     if use:
         wishes = replace(wishes, shown_ids=use.shown_ids(model.vocabulary))
-    if grammar:  # it ends the answer, and what the template's stop strings say may be part of it
+    if (
+        grammar and not grammar.free
+    ):  # it ends the answer, and what the template's stop strings say may be part of it
         wishes = replace(wishes, templated=False)
     choices = plan.choices(request, [prompt], wishes, model.limits)
     format_ = ToolChatFormat(use.new_reader, use.dialect.new_id) if use else ChatFormat()

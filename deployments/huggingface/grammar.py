@@ -32,10 +32,12 @@ MATCHED_NOTHING = "The model gave a token that the answer's grammar does not all
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A grammar in llguidance's variant of Lark. `param` is what the client asked it with."""
+    """A grammar in llguidance's variant of Lark. `param` is what the client asked it with; a
+    `free` one lets the model say what it likes, so that its answers end as others do."""
 
     lark: str
     param: str
+    free: bool = False
 
 
 def json_rule(schema: Mapping[str, Any]) -> str:
@@ -104,13 +106,14 @@ class Grammar:
 
 
 class Grammars:
-    """Compiles grammars and keeps those used last. All methods may be called from any thread."""
+    """Compiles grammars and keeps those used last. All methods may be called from any thread.
+
+    To be made while the model is loaded: llguidance takes seconds to sort a large vocabulary, and
+    no other thread can do anything meanwhile.
+    """
 
     def __init__(self, vocabulary: Vocabulary, vocab_size: int, eos_ids: frozenset[int]) -> None:
-        self._vocabulary = vocabulary
-        self._vocab_size = vocab_size
-        self._eos_ids = eos_ids
-        self._tokenizer: Any = None
+        self._tokenizer = _tokenizer(vocabulary, vocab_size, eos_ids)
         self._lock = threading.Lock()
         self._kept: OrderedDict[str, Any] = OrderedDict()
 
@@ -132,14 +135,14 @@ class Grammars:
             self._kept.move_to_end(source.lark)
             while len(self._kept) > MAX_KEPT_GRAMMARS:
                 self._kept.popitem(last=False)
-        return Grammar(start, self._tokens().vocab_size, source.param)
+        return Grammar(start, self._tokenizer.vocab_size, source.param)
 
     def _compiled(self, source: Source) -> Any:
         from llguidance import LLMatcher, LLParserLimits
 
         limits = LLParserLimits(verbose_errors=False)
         lark = PREAMBLE + source.lark
-        start = LLMatcher(self._tokens(), lark, log_level=SILENT, limits=limits)
+        start = LLMatcher(self._tokenizer, lark, log_level=SILENT, limits=limits)
         if start.is_error():
             raise InvalidRequest(
                 f"Invalid '{source.param}': this model's server cannot enforce it. "
@@ -147,13 +150,6 @@ class Grammars:
                 param=source.param,
             )
         return start
-
-    def _tokens(self) -> Any:
-        """llguidance's view of the vocabulary, made when it is first needed."""
-        with self._lock:
-            if self._tokenizer is None:
-                self._tokenizer = _tokenizer(self._vocabulary, self._vocab_size, self._eos_ids)
-            return self._tokenizer
 
 
 class TokenBytes:
@@ -179,7 +175,8 @@ def _tokenizer(vocabulary: Vocabulary, vocab_size: int, eos_ids: frozenset[int])
     from llguidance import LLTokenizer, TokenizerWrapper
 
     tokens = TokenBytes(vocabulary, vocab_size, eos_ids)
-    return LLTokenizer(TokenizerWrapper(tokens), eos_token=tokens.eos_token_ids)
+    # Slices would make some masks faster, 15 microseconds for 40, and this twice as slow.
+    return LLTokenizer(TokenizerWrapper(tokens), eos_token=tokens.eos_token_ids, slices=[])
 
 
 def _reason(error: str) -> str:

@@ -20,29 +20,48 @@ Symbol = Callable[[str], str]  # how Lark names a marker: its special token's id
 
 
 class Dialect(ABC):
-    """One way. `markers` are what may be special tokens, and must then be shown to the reader."""
+    """One way. `markers` are what may be special tokens, and must then be shown to the reader; the
+    first one begins `group`, one call or several, and `between` is what separates groups, in Lark;
+    None if there is never more than one."""
 
     markers: ClassVar[tuple[str, ...]] = ()
+    between: ClassVar[str | None] = None
     reader: ClassVar[type[Reader]]
 
     @abstractmethod
-    def calls(self, num_tools: int, parallel: bool, symbol: Symbol) -> list[str]:
-        """The rules of `calls`, from those of `head_0`, `arguments_0` and so on."""
-
-    def new_id(self) -> str:
-        """An id for a call."""
-        return f"call_{uuid.uuid4().hex[:24]}"
+    def group(self, num_tools: int, parallel: bool, symbol: Symbol) -> list[str]:
+        """The rules of `group`, from those of `head_0`, `arguments_0` and so on."""
 
     def rules(self, functions: Iterable[Function], parallel: bool, symbol: Symbol) -> list[str]:
         """The rules of `calls`: at least one call, and not more without `parallel`."""
         functions = list(functions)
         rules = [f"arguments_{n}: {json_rule(f.schema_)}" for n, f in enumerate(functions)]
         rules += [f"head_{n}: {self.head(f.name)}" for n, f in enumerate(functions)]
-        return rules + self.calls(len(functions), parallel, symbol)
+        rules += self.group(len(functions), parallel, symbol)
+        return [*rules, f"calls: {self.calls(parallel, symbol)}"]
+
+    def calls(self, parallel: bool, symbol: Symbol) -> str:
+        """Nothing but calls."""
+        one = f"{symbol(self.markers[0])} group"
+        repeats = parallel and self.between is not None
+        return f"{one} ({self.between} {one})*" if repeats else one
+
+    def mixed(self, parallel: bool, symbol: Symbol) -> list[str]:
+        """The rules of `mixed`: any text, with calls in it or without."""
+        marker = symbol(self.markers[0])
+        # A marker that is text ends the text before it as soon as it is there.
+        lazy = "" if marker.startswith("<[") else "[lazy]"
+        repeats = parallel and self.between is not None
+        rule = "(begin group)* TEXT" if repeats else "begin group | TEXT"
+        return [f"mixed: {rule}", f"begin{lazy}: TEXT {marker}", r"TEXT: /(.|\n)*/"]
 
     def head(self, name: str) -> str:
         """What comes before the arguments, in Lark."""
         return json.dumps(f'{{"name": "{name}", "arguments": ')
+
+    def new_id(self) -> str:
+        """An id for a call."""
+        return f"call_{uuid.uuid4().hex[:24]}"
 
 
 class HermesReader(Reader):
@@ -69,17 +88,13 @@ class Hermes(Dialect):
     """Hermes 2 and 3, Qwen 2.5 and 3, and many more."""
 
     markers = ("<tool_call>", "</tool_call>")
+    between = r'"\n"'
     reader = HermesReader
 
-    def calls(self, num_tools: int, parallel: bool, symbol: Symbol) -> list[str]:
-        """Each call in a pair of tags, on a line of its own."""
-        start, end = map(symbol, self.markers)
-        more = r' ("\n" call)*' if parallel else ""
-        return [
-            f"calls: call{more}",
-            rf'call: {start} "\n" body "}}\n" {end}',
-            _any("body", (f"head_{n} arguments_{n}" for n in range(num_tools))),
-        ]
+    def group(self, num_tools: int, parallel: bool, symbol: Symbol) -> list[str]:
+        """A call between tags, on a line of its own."""
+        body = _any("body", (f"head_{n} arguments_{n}" for n in range(num_tools)))
+        return [rf'group: "\n" body "}}\n" {symbol(self.markers[1])}', body]
 
 
 class Llama3Reader(Reader):
@@ -116,9 +131,17 @@ class Llama3Json(Dialect):
     markers = ("<|python_tag|>",)
     reader = Llama3Reader
 
-    def calls(self, num_tools: int, parallel: bool, symbol: Symbol) -> list[str]:
+    def group(self, num_tools: int, parallel: bool, symbol: Symbol) -> list[str]:
         """One call."""
-        return [_any("calls", (f'head_{n} arguments_{n} "}}"' for n in range(num_tools)))]
+        return [_any("group", (f'head_{n} arguments_{n} "}}"' for n in range(num_tools)))]
+
+    def calls(self, parallel: bool, symbol: Symbol) -> str:
+        """Calls need no marker."""
+        return "group"
+
+    def mixed(self, parallel: bool, symbol: Symbol) -> list[str]:
+        """What begins as JSON is a call."""
+        return ["mixed: group | TEXT", r"TEXT: /([^{](.|\n)*)?/"]
 
     def head(self, name: str) -> str:
         """What comes before the arguments, in Lark."""
@@ -163,13 +186,11 @@ class Mistral(Dialect):
     markers = ("[TOOL_CALLS]", "[ARGS]", "[CALL_ID]")
     reader = MistralReader
 
-    def calls(self, num_tools: int, parallel: bool, symbol: Symbol) -> list[str]:
+    def group(self, num_tools: int, parallel: bool, symbol: Symbol) -> list[str]:
         """An array of calls."""
         more = ' (", " call)*' if parallel else ""
-        return [
-            f'calls: {symbol("[TOOL_CALLS]")} " "? "[" call{more} "]"',
-            _any("call", (f'head_{n} arguments_{n} "}}"' for n in range(num_tools))),
-        ]
+        call = _any("call", (f'head_{n} arguments_{n} "}}"' for n in range(num_tools)))
+        return [f'group: " "? "[" call{more} "]"', call]
 
     def new_id(self) -> str:
         """An id for a call."""
@@ -179,11 +200,12 @@ class Mistral(Dialect):
 class MistralNamed(Mistral):
     """Those with a token [ARGS]."""
 
-    def calls(self, num_tools: int, parallel: bool, symbol: Symbol) -> list[str]:
-        """Names and arguments between tokens, call by call."""
-        start, args, _ = map(symbol, self.markers)
-        each = (f"{start} head_{n} {args} arguments_{n}" for n in range(num_tools))
-        return [f"calls: call{'+' if parallel else ''}", _any("call", each)]
+    between = '""'
+
+    def group(self, num_tools: int, parallel: bool, symbol: Symbol) -> list[str]:
+        """A name and arguments, with a token between them."""
+        args = symbol("[ARGS]")
+        return [_any("group", (f"head_{n} {args} arguments_{n}" for n in range(num_tools)))]
 
     def head(self, name: str) -> str:
         """What comes before the arguments, in Lark."""

@@ -26,7 +26,8 @@ def _check_parameters(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 class Function(Strict):
-    """A function that the model may call. `strict` changes nothing: see README."""
+    """A function that the model may call. `strict`: its parameters are enforced in any call, not
+    only in one that must come."""
 
     name: str = Field(pattern=NAME)
     description: str | None = None
@@ -39,6 +40,11 @@ class Function(Strict):
         if self.parameters is None:
             return {"type": "object", "properties": {}, "additionalProperties": False}
         return {"type": "object", **self.parameters}
+
+    @property
+    def as_called(self) -> "Function":
+        """What is enforced where the model is free to call or not."""
+        return self if self.strict else Function(name=self.name, parameters={"type": "object"})
 
 
 class Tool(Strict):

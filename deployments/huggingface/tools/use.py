@@ -2,14 +2,14 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from deployments.errors import InvalidRequest
 from deployments.huggingface.grammar import Source, json_rule
 from deployments.huggingface.request import ChatRequest
-from deployments.huggingface.tools.dialects import Dialect
-from deployments.huggingface.tools.fields import Tool
+from deployments.huggingface.tools.dialects import Dialect, Symbol
+from deployments.huggingface.tools.fields import Function, Tool
 from deployments.huggingface.tools.reader import Reader
 from deployments.huggingface.tools.support import ToolSupport
 from deployments.huggingface.vocabulary import Vocabulary
@@ -47,14 +47,23 @@ class ToolUse:
             token = vocabulary.id_of(marker)
             return f"<[{token}]>" if token in vocabulary.special_ids else json.dumps(marker)
 
-        tools = self.required or self.tools
-        rules = self.dialect.rules([t.function for t in tools], self.parallel, symbol)
+        functions = [tool.function for tool in self.required or self.tools]
         if self.required:
-            return Source("\n".join(["start: calls", *rules]), "tools")
-        if schema is None:
-            return None
-        content = f"content: {json_rule(schema)}"
-        return Source("\n".join(["start: calls | content", content, *rules]), "response_format")
+            return self._source(["start: calls"], functions, "tools", symbol)
+        if schema is not None:
+            start = ["start: calls | content", f"content: {json_rule(schema)}"]
+            return self._source(start, functions, "response_format", symbol)
+        if any(function.strict for function in functions):
+            start = ["start: mixed", *self.dialect.mixed(self.parallel, symbol)]
+            functions = [function.as_called for function in functions]
+            return replace(self._source(start, functions, "tools", symbol), free=True)
+        return None
+
+    def _source(
+        self, start: list[str], functions: list[Function], param: str, symbol: Symbol
+    ) -> Source:
+        rules = self.dialect.rules(functions, self.parallel, symbol)
+        return Source("\n".join([*start, *rules]), param)
 
 
 def tool_use(request: ChatRequest, support: ToolSupport) -> ToolUse | None:
