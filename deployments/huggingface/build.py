@@ -17,9 +17,9 @@ from deployments.huggingface import accelerated, attention, quantization
 from deployments.huggingface.checkpoint import Checkpoint, encoder_decoder
 from deployments.huggingface.fit import check_generates, check_weights
 from deployments.huggingface.streaming import streamed
-from deployments.huggingface.weights import CountedTensor, opened, stored_dtype
+from deployments.huggingface.weights import LOADING, CountedTensor, opened, stored_dtype
 from deployments.placement.planner import Plan
-from deployments.progress import Report
+from deployments.progress import Progress, Report
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +79,7 @@ def _streaming(
         except streamed.Unstreamable as exc:
             name = type(empty).__name__
             logger.warning("%s is streamed by accelerate, which is slower: %s", name, exc)
+    report(Progress(LOADING))
     model, missing = accelerated.load(empty, checkpoint.folder, config, plan)
     check_weights(checkpoint.folder, {"missing_keys": missing})
     return model
