@@ -83,6 +83,14 @@ class Directory:
         """Every model id that clients may send, and the application that answers it."""
         return self._models
 
+    def find(self, model: str) -> Application | None:
+        """The application that answers a model id. One that has not said yet what it serves may
+        have adapters, `MODEL:NAME`: a request for one must wake it, and be told that it warms."""
+        if model in self._models:
+            return self._models[model]
+        base, separator, _ = model.rpartition(":")
+        return self._applications.get(base) if separator and base not in self._cards else None
+
     @property
     def ready(self) -> bool:
         """Whether every application that should run does."""

@@ -93,7 +93,7 @@ class Dispatch:
         """The model that a name means, then its fallbacks, once each. Raises: ModelNotFound."""
         model = settings.resolve(name)
         line = dict.fromkeys((model, *settings.fallbacks.get(model, ())))
-        there = [(m, self._directory.models[m]) for m in line if m in self._directory.models]
+        there = [(m, a) for m in line if (a := self._directory.find(m)) is not None]
         if not there:
             raise model_not_found(name)
         yield from there

@@ -70,6 +70,22 @@ async def test_an_application_that_does_not_run_is_not_asked() -> None:
     assert cluster.asked == []
 
 
+async def test_adapters_of_an_application_that_does_not_run_yet() -> None:
+    """Until an application has said what it serves, an id that begins with its name and a colon
+    may be an adapter of it; then only those that it names are there."""
+    directory, cluster = await refreshed(replace(DEMO, state="cold"))
+    found = directory.find("demo:poet")
+    assert found is not None
+    assert found.name == "demo"
+    assert directory.find("other:poet") is None
+    assert names(directory) == {"demo": "demo"}
+    cluster.cards["demo"] = ModelCard("echo", ("demo", "demo:v1:poet"))
+    cluster.found = [DEMO]
+    await directory.refresh()
+    assert directory.find("demo:poet") is None
+    assert directory.find("demo:v1:poet") is not None
+
+
 async def test_a_redeployed_application_keeps_its_models() -> None:
     """While a new version has not said what it serves, the old names stay: no 404 in between."""
     directory, cluster = await refreshed(API)
