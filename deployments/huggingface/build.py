@@ -73,7 +73,8 @@ def _streaming(
     """By the ring wherever the weights can be used as they lie in the files, else by accelerate."""
     if config.memory is None or config.memory.streaming != "accelerate":
         try:
-            model = streamed.load(empty, plan, report)
+            disk = config.memory.disk if config.memory else None
+            model = streamed.load(empty, plan, Path(disk) if disk else None, report)
             model.generation_config = _generation_config(checkpoint.folder, empty)
             return model
         except streamed.Unstreamable as exc:

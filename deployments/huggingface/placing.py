@@ -15,6 +15,8 @@ from deployments.placement.report import as_text, refusal, report
 from deployments.placement.source import from_folder
 from deployments.placement.workload import Workload
 
+FOLDER = "roundhouse-weights"  # of `memory.disk`: layers as the streamer reads them
+
 logger = logging.getLogger(__name__)
 
 
@@ -56,9 +58,15 @@ def budget(memory: MemoryConfig) -> Budget:
     return Budget(
         gpu_bytes=_least(machine.free_gpu_bytes(), memory.gpu),
         cpu_bytes=_least(machine.available_ram_bytes() + taken, memory.cpu),
-        disk_bytes=None if memory.disk is None else machine.free_disk_bytes(Path(memory.disk)),
+        disk_bytes=None if memory.disk is None else _disk_bytes(Path(memory.disk)),
         base_bytes=taken,
     )
+
+
+def _disk_bytes(folder: Path) -> int:
+    """What is free, and what an earlier start has put there for this one."""
+    repacked = (folder / FOLDER).rglob("*.safetensors")
+    return machine.free_disk_bytes(folder) + sum(file.stat().st_size for file in repacked)
 
 
 def _least(there: int, allowed: int | None) -> int:

@@ -54,7 +54,7 @@ def slot_bytes(demand: Demand) -> int:
 def least(demand: Demand, tier: Tier, budget: Budget) -> Needs:
     """The smallest budget in which the model can be arranged so, with or without a GPU as
     `budget` has one. A GPU that has room for more than that saves RAM: it counts as it is."""
-    fixed = demand.outer + demand.working.total_bytes
+    fixed = demand.fixed
     layers, slot = sum(demand.layers), slot_bytes(demand)
     disk = layers if demand.repacked else 0
     if not budget.has_gpu:

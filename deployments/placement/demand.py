@@ -6,6 +6,8 @@ from deployments.placement.geometry import Geometry
 from deployments.placement.weights import BYTES, DTYPES, Weights
 from deployments.placement.workload import Working, Workload, working
 
+SCRATCH_BYTES = 8  # of each number: unpacked in float32, and in the model's type
+
 
 @dataclass(frozen=True, slots=True)
 class Model:
@@ -34,12 +36,19 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """Bytes in memory. `repacked`: the layers cannot be read from the files as they are."""
+    """Bytes in memory. `repacked`: the layers cannot be read from the files as they are. `scratch`
+    is what the largest quantised matrix takes while it is used."""
 
     layers: tuple[int, ...]
     outer: int
     working: Working
     repacked: bool
+    scratch: int = 0
+
+    @property
+    def fixed(self) -> int:
+        """All that stays where the model runs, beside its layers."""
+        return self.outer + self.working.total_bytes + self.scratch
 
     @property
     def weight_bytes(self) -> int:
@@ -56,4 +65,5 @@ def demand(model: Model, quantization: str, workload: Workload) -> Demand:
         outer=weights.outer.num_bytes(dtype),
         working=model.working(workload),
         repacked=quantization != "none" or not weights.is_stored_as(dtype),
+        scratch=0 if quantization == "none" else weights.largest_matrix * SCRATCH_BYTES,
     )

@@ -75,6 +75,12 @@ class Weights:
         return self.outer.stored_bytes + sum(layer.stored_bytes for layer in self.layers)
 
     @property
+    def largest_matrix(self) -> int:
+        """Numbers in the largest matrix that would be quantised."""
+        tensors = (tensor for layer in self.layers for tensor in layer.tensors)
+        return max((t.num_elements for t in tensors if _is_linear(t)), default=0)
+
+    @property
     def largest_file(self) -> Path:
         """The file with the largest tensor."""
         tensors = [tensor for part in (*self.layers, self.outer) for tensor in part.tensors]

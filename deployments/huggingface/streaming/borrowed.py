@@ -39,7 +39,7 @@ def borrowed_weights(model: Any) -> Iterator[None]:
 
 
 def _states(layer: nn.Module) -> States:
-    return dict(layer.named_parameters())
+    return dict(layer.state_dict(keep_vars=True))
 
 
 def _shapes(states: States) -> dict[str, torch.Size]:

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from deployments.huggingface.streaming.layout import Layout, lay_out
 from deployments.huggingface.streaming.modules import Matched, States, put
+from deployments.huggingface.streaming.preparing import read
 from deployments.huggingface.streaming.reader import Reader
-from deployments.huggingface.streaming.ring import Ring, allocate
+from deployments.huggingface.streaming.ring import Ring
 from deployments.placement.arrangement import Tier
 from deployments.progress import Progress, Report, Shard
 
@@ -62,18 +63,10 @@ class Streamer:
         done = 0
         for module, part in parts:
             report(Progress(LOADING, (Shard("resident", done, total),)))
-            for name, tensor in self._read(part).items():
-                put(module, name, tensor.to(dtype) if tensor.is_floating_point() else tensor)
+            for name, tensor in read(part, self.reader).items():
+                put(module, name, _cast(tensor, dtype) if module is model else tensor)
             done += sum(tensor.num_bytes for tensor in part.values())
         report(Progress(LOADING, (Shard("resident", total, total),)))
-
-    def _read(self, part: States) -> dict[str, Tensor]:
-        """Tensors in memory of their own."""
-        layout = _layout(part)
-        slot = allocate(layout.num_bytes)
-        for block in self.reader.read(layout.ranges, memoryview(slot.numpy())):
-            block.result()
-        return {view.name: view.of(slot) for view in layout.views}
 
     def _acquirer(self, index: int) -> Any:
         def acquire(module: nn.Module, args: Any) -> None:
@@ -86,6 +79,10 @@ class Streamer:
             self.ring.release(index)
 
         return release
+
+
+def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    return tensor.to(dtype) if tensor.is_floating_point() else tensor
 
 
 def _finish(model: Any) -> None:

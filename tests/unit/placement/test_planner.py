@@ -60,7 +60,7 @@ def test_order_on_a_cpu() -> None:
     assert name(plan(0, resident - 1)) is None
     assert name(plan(0, resident - 1, 0)) == "streamed from disk"
     assert name(plan(0, resident - 1, 0, *QUANTIZATIONS)) == "resident, int8"
-    int8 = resident - EXACT.weight_bytes + ASKED["int8"].weight_bytes
+    int8 = resident - EXACT.weight_bytes + ASKED["int8"].weight_bytes + ASKED["int8"].scratch
     assert name(plan(0, int8 - 1, 0, *QUANTIZATIONS)) == "resident, nf4"
     streamed = CPU + FIXED + DISK_SLOTS * SLOT
     assert name(plan(0, streamed, 0)) == "streamed from disk"
@@ -103,7 +103,7 @@ def test_every_better_choice_says_why_not() -> None:
 
 def test_repacked_weights_need_disk() -> None:
     """Weights that cannot be read as they are stored are written anew, if there is room."""
-    cpu = CPU + FIXED + 4 * SLOT
+    cpu = CPU + ASKED["nf4"].fixed + 4 * SLOT
     size = sum(ASKED["nf4"].layers)
     assert name(plan(0, cpu, 0, "none")) == "streamed from disk"
     assert name(plan(0, cpu, size - 1, "nf4")) is None

@@ -9,6 +9,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from deployments.huggingface.streaming import streamed
 from deployments.huggingface.streaming.modules import match
+from deployments.huggingface.streaming.preparing import need_repacking, prepared
 from deployments.huggingface.streaming.streamer import Streamer
 from deployments.placement.arrangement import Tier
 from deployments.placement.source import from_folder
@@ -40,14 +41,21 @@ def resident(folder: Path, dtype: torch.dtype) -> Any:
 
 
 def streaming(
-    folder: Path, dtype: torch.dtype, num_slots: int, num_resident: int = 2
+    folder: Path,
+    dtype: torch.dtype,
+    num_slots: int,
+    num_resident: int = 2,
+    quantization: str = "none",
 ) -> tuple[Any, Streamer]:
     """The model with its first layers in memory, and the others coming from disk."""
     asked = from_folder(folder, NAMES[dtype])
     with torch.device("meta"):
         skeleton = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
     model = streamed.empty(skeleton, dtype)
+    matched = match(model, asked.weights)
+    if need_repacking(matched, asked.stored_name, quantization):
+        matched = prepared(matched, dtype, quantization, folder / "disk", lambda progress: None)
     tiers = [Tier.RESIDENT] * num_resident + [Tier.DISK] * (NUM_LAYERS - num_resident)
-    streamer = Streamer(match(model, asked.weights), tiers, num_slots)
+    streamer = Streamer(matched, tiers, num_slots)
     streamer.attach(model, dtype, lambda progress: None)
     return model.eval(), streamer
