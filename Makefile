@@ -14,7 +14,7 @@ export VENV PYTHON GPU TORCH_CPU_INDEX
 BIN = $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check bench-quick install tools lock clean
+.PHONY: help serve test check bench-quick bench-offload install tools lock clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' Makefile | expand -t 14
@@ -34,6 +34,9 @@ check: tools  ## format, lint, types, import arrows
 
 bench-quick: install  ## side by side with bare vLLM, under 5 minutes
 	$(BIN)/python -m benchmarks quick
+
+bench-offload: install  ## a model larger than its RAM, beside accelerate; writes 6 GB meanwhile
+	$(BIN)/python -m benchmarks.offload
 
 install:  ## fill VENV from constraints/, if it is not up to date
 	@install/install.sh

@@ -15,12 +15,12 @@ def rehearse(decoder: Decoder, workload: Workload) -> None:
     """
     num_new = min(workload.chunk_tokens, workload.context)
     with torch.inference_mode():
-        _pass(decoder, 1, num_new, workload.context)
-        _pass(decoder, workload.batch, 1, workload.context)
+        step(decoder, 1, num_new, workload.context)
+        step(decoder, workload.batch, 1, workload.context)
 
 
-def _pass(decoder: Decoder, num_rows: int, num_new: int, width: int) -> None:
-    """`num_new` columns of `num_rows` rows, after as many others as make `width`."""
+def step(decoder: Decoder, num_rows: int, num_new: int, width: int) -> None:
+    """A pass of `num_new` columns of `num_rows` rows, after as many others as make `width`."""
     cache = None
     if num_new < width:
         one = torch.ones((1, 1), dtype=torch.long, device=decoder.device)

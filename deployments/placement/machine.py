@@ -59,13 +59,13 @@ def free_disk_bytes(folder: Path) -> int:
 
 
 def _left_in_groups() -> Iterator[int]:
-    for folder in _own_groups():
+    for folder in own_groups():
         limit, usage = _number(folder, LIMIT_FILES), _number(folder, USAGE_FILES)
         if limit is not None and limit < NO_LIMIT:
             yield max(0, limit - max(0, (usage or 0) - _droppable_bytes(folder)))
 
 
-def _own_groups() -> Iterator[Path]:
+def own_groups() -> Iterator[Path]:
     """The folders of the memory groups that this process is in, up to the root, in either version;
     in a container the innermost is often mounted as the root."""
     yield from (CGROUPS, CGROUPS / "memory")

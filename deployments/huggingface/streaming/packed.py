@@ -4,6 +4,7 @@ bitsandbytes packs and unpacks. Its own modules cannot be used here: they move t
 where it suits their kernels, out of the slots that these must stay in.
 """
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -39,13 +40,14 @@ class PackedLinear(nn.Module):  # type: ignore[misc]
         return functional.dequantize_4bit(self.weight, self._quant_state())
 
     def _quant_state(self) -> QuantState:
+        code, nested_code = _codes(self.weight.device)
         nested = QuantState(
-            absmax=self.nested, code=_nested_code(), blocksize=NESTED_BLOCK, dtype=torch.float32
+            absmax=self.nested, code=nested_code, blocksize=NESTED_BLOCK, dtype=torch.float32
         )
         return QuantState(
             absmax=self.absmax,
             shape=torch.Size(self._shape),
-            code=functional.get_4bit_type("nf4", device=self.weight.device, blocksize=BLOCK),
+            code=code,
             blocksize=BLOCK,
             quant_type="nf4",
             dtype=self._dtype,
@@ -92,7 +94,8 @@ def replace(layer: nn.Module, name: str, kind: str, dtype: torch.dtype) -> None:
     setattr(layer.get_submodule(owner), leaf, packed)
 
 
-def _nested_code() -> Tensor:
-    if "dynamic" not in functional.name2qmap:
-        functional.name2qmap["dynamic"] = functional.create_dynamic_map()
-    return functional.name2qmap["dynamic"]
+@cache
+def _codes(device: torch.device) -> tuple[Tensor, Tensor]:
+    """The tables of nf4, and of the bytes that its scales are packed in."""
+    code = functional.get_4bit_type("nf4", device=device, blocksize=BLOCK)
+    return code, functional.create_dynamic_map().to(device)

@@ -24,7 +24,6 @@ def load(skeleton: Any, plan: Plan, disk: Path | None, report: Report) -> Any:
     arrangement, chosen, asked = plan.arrangement, plan.chosen, plan.question.model
     assert arrangement is not None
     assert chosen is not None
-    _check_plan(plan)
     dtype: torch.dtype = getattr(torch, asked.dtype)
     model = empty(skeleton, dtype)
     matched = match(model, asked.weights)
@@ -32,7 +31,8 @@ def load(skeleton: Any, plan: Plan, disk: Path | None, report: Report) -> Any:
         if disk is None:
             raise Unstreamable("its layers must be repacked, and there is no disk to do that on")
         matched = prepared(matched, dtype, chosen.quantization, disk, report)
-    streamer = Streamer(matched, arrangement.tiers, arrangement.num_slots)
+    device = torch.device("cuda" if plan.question.budget.has_gpu else "cpu")
+    streamer = Streamer(matched, arrangement.tiers, arrangement.num_slots, device)
     streamer.attach(model, dtype, report)
     return model.eval()
 
@@ -44,9 +44,3 @@ def empty(skeleton: Any, dtype: torch.dtype) -> Any:
         return type(skeleton)._from_config(
             config, dtype=dtype, attn_implementation=config._attn_implementation
         )
-
-
-def _check_plan(plan: Plan) -> None:
-    """Raises: Unstreamable."""
-    if plan.question.budget.has_gpu:
-        raise Unstreamable("the ring does not reach a GPU yet")

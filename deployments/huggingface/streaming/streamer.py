@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from deployments.huggingface.streaming.device_ring import DeviceRing
 from deployments.huggingface.streaming.layout import Layout, lay_out
 from deployments.huggingface.streaming.modules import Matched, States, put
 from deployments.huggingface.streaming.preparing import read
@@ -19,19 +20,31 @@ from deployments.progress import Progress, Report, Shard
 
 logger = logging.getLogger(__name__)
 
+CPU = torch.device("cpu")
 LOADING = "loading resident weights"
 
 
 class Streamer:
-    """Reads what is resident, and keeps the ring turning under the rest. Runs on a CPU."""
+    """Reads what is resident, and keeps the ring turning under the rest."""
 
-    def __init__(self, matched: Matched, tiers: Sequence[Tier], num_slots: int) -> None:
-        """Opens the files and begins to fill the ring. Raises: OSError."""
+    def __init__(
+        self,
+        matched: Matched,
+        tiers: Sequence[Tier],
+        num_slots: int,
+        device: torch.device = CPU,
+    ) -> None:
+        """Opens the files and begins to fill the ring. Raises: OSError, WeightsLost."""
         self._matched = matched
         self._streamed = [index for index, tier in enumerate(tiers) if tier is not Tier.RESIDENT]
         layouts = [_layout(matched.of_layers[index]) for index in self._streamed]
         self.reader = Reader({t.file for part in _parts(matched) for t in part.values()})
-        self.ring = Ring(layouts, num_slots, self.reader)
+        self._device = device
+        if device.type == "cpu":
+            self.ring: Ring | DeviceRing = Ring(layouts, num_slots, self.reader)
+        else:
+            kinds = [tiers[index] for index in self._streamed]
+            self.ring = DeviceRing(layouts, kinds, num_slots, self.reader, device)
 
     @property
     def streamed_layers(self) -> tuple[nn.Module, ...]:
@@ -64,7 +77,8 @@ class Streamer:
         for module, part in parts:
             report(Progress(LOADING, (Shard("resident", done, total),)))
             for name, tensor in read(part, self.reader).items():
-                put(module, name, _cast(tensor, dtype) if module is model else tensor)
+                placed = _cast(tensor, dtype) if module is model else tensor
+                put(module, name, placed.to(self._device))
             done += sum(tensor.num_bytes for tensor in part.values())
         report(Progress(LOADING, (Shard("resident", total, total),)))
 

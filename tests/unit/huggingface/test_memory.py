@@ -16,7 +16,7 @@ from deployments.huggingface import (
 )
 from deployments.huggingface.loader import Loaded, load
 from deployments.placement import machine
-from deployments.placement.arrangement import CPU_LIBRARY_BYTES, DISK_SLOTS, slot_bytes
+from deployments.placement.arrangement import CPU_LIBRARY_BYTES, DISK_SLOTS, Tier, slot_bytes
 from deployments.placement.budget import Budget
 from deployments.placement.demand import Demand, demand
 from deployments.placement.planner import Question, make_plan
@@ -107,11 +107,11 @@ async def test_accelerate_from_disk(large: Path, needs: Demand, tmp_path: Path) 
         assert got.body["choices"] == expected.body["choices"]
 
 
-def test_accelerate_does_not_quantise_on_a_cpu(large: Path, needs: Demand) -> None:
+def test_accelerate_does_not_quantise_on_a_cpu(large: Path) -> None:
     """int8 of weights that accelerate brings from disk is refused by name, before loading."""
     model = from_folder(large, "float32")
-    least = needs.outer + needs.working.total_bytes + 2**23 + CPU_LIBRARY_BYTES
-    plan = make_plan(Question(model, WORKLOAD, Budget(0, least, 2**30, base_bytes=0), ("int8",)))
+    budget = Budget(0, 10**9, 2**30, base_bytes=0)
+    plan = make_plan(Question(model, WORKLOAD, budget, ("int8",), (Tier.DISK,)))
     assert plan.streams
     with pytest.raises(StartError, match="int8 with streaming: accelerate cannot work on a CPU"):
         accelerated.load(None, large, configured(large, quantization="int8"), plan)

@@ -1,24 +1,19 @@
 """A process that serves a checkpoint through the router in less memory than half of its weights.
 
-Run as a module with a JSON of settings; prints a JSON with answers and peaks. The cap is a memory
-control group where one can be made, else RLIMIT_DATA.
+Run as a module with a JSON of settings; prints a JSON with answers and peaks.
 """
 
 import asyncio
-import contextlib
 import json
-import os
-import resource
 import sys
 import threading
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx2
 import psutil
 import torch
 
+from benchmarks.memory_cap import capped, forget_peak, status
 from deployments import catalog
 from deployments.config import HuggingFaceConfig
 from deployments.huggingface import build, engine  # noqa: F401 - part of the base, not of the model
@@ -30,36 +25,6 @@ from tests.local_cluster import LocalCluster, serving
 
 NUM_STREAMS = 8
 SPARE_BYTES = 8 * 2**20
-
-
-@contextlib.contextmanager
-def capped(num_bytes: int) -> Iterator[str]:
-    """Lets this process take no more than `num_bytes` beyond what it has."""
-    groups = [folder for folder in machine._own_groups() if (folder / "tasks").exists()]
-    folder = (groups or [Path("/no-groups")])[-1] / f"roundhouse-{os.getpid()}"
-    try:
-        folder.mkdir()
-        (folder / "cgroup.procs").write_text(str(os.getpid()))
-        # What was taken before is not charged to the new group.
-        (folder / "memory.limit_in_bytes").write_text(str(num_bytes))
-    except OSError:
-        with contextlib.suppress(OSError):
-            folder.rmdir()
-        limit = status("VmData") + num_bytes
-        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-        yield "rlimit"
-        return
-    try:
-        yield "cgroup"
-    finally:
-        (folder.parent / "cgroup.procs").write_text(str(os.getpid()))
-        folder.rmdir()
-
-
-def status(field: str) -> int:
-    """Bytes that the kernel counts for this process."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
 
 
 def settings(asked: dict[str, Any], cap_bytes: int | None) -> HuggingFaceConfig:
@@ -103,7 +68,7 @@ def main(asked: dict[str, Any]) -> dict[str, Any]:
     if cap_bytes is None:
         return asyncio.run(serve(config)) | {"cap": None}
     with capped(cap_bytes) as kind:
-        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+        forget_peak()
         answered = asyncio.run(serve(config))
     return answered | {"cap": kind, "peak_share": status("VmHWM") / (before + cap_bytes)}
 

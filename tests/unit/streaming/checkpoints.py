@@ -1,5 +1,7 @@
 """Deep and narrow models with random weights, and the same streamed from their files."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from deployments.huggingface.streaming import streamed
 from deployments.huggingface.streaming.modules import match
 from deployments.huggingface.streaming.preparing import need_repacking, prepared
-from deployments.huggingface.streaming.streamer import Streamer
+from deployments.huggingface.streaming.streamer import CPU, Streamer
 from deployments.placement.arrangement import Tier
 from deployments.placement.source import from_folder
 from tests.unit.huggingface.architectures import KINDS, SMALL
@@ -40,6 +42,16 @@ def resident(folder: Path, dtype: torch.dtype) -> Any:
     return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
 
 
+@dataclass(frozen=True)
+class Way:
+    """How a model is streamed."""
+
+    tiers: Sequence[Tier]
+    num_slots: int = 3
+    quantization: str = "none"
+    device: torch.device = CPU
+
+
 def streaming(
     folder: Path,
     dtype: torch.dtype,
@@ -48,14 +60,20 @@ def streaming(
     quantization: str = "none",
 ) -> tuple[Any, Streamer]:
     """The model with its first layers in memory, and the others coming from disk."""
+    leading = [Tier.RESIDENT] * num_resident
+    tiers = leading + [Tier.DISK] * (NUM_LAYERS - num_resident)
+    return streamed_by(Way(tiers, num_slots, quantization), folder, dtype)
+
+
+def streamed_by(way: Way, folder: Path, dtype: torch.dtype) -> tuple[Any, Streamer]:
+    """The model streamed in some way."""
     asked = from_folder(folder, NAMES[dtype])
     with torch.device("meta"):
         skeleton = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
     model = streamed.empty(skeleton, dtype)
     matched = match(model, asked.weights)
-    if need_repacking(matched, asked.stored_name, quantization):
-        matched = prepared(matched, dtype, quantization, folder / "disk", lambda progress: None)
-    tiers = [Tier.RESIDENT] * num_resident + [Tier.DISK] * (NUM_LAYERS - num_resident)
-    streamer = Streamer(matched, tiers, num_slots)
+    if need_repacking(matched, asked.stored_name, way.quantization):
+        matched = prepared(matched, dtype, way.quantization, folder / "disk", lambda progress: None)
+    streamer = Streamer(matched, way.tiers, way.num_slots, way.device)
     streamer.attach(model, dtype, lambda progress: None)
     return model.eval(), streamer
