@@ -4,10 +4,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from deployments.huggingface.placing import FOLDER
-from deployments.huggingface.streaming import packed, repacked
+from deployments.huggingface.streaming import repacked
 from deployments.huggingface.streaming.layout import can_be_viewed, lay_out
 from deployments.huggingface.streaming.modules import Matched, States
 from deployments.huggingface.streaming.reader import Reader
@@ -45,11 +45,17 @@ def prepared(
     finally:
         reader.close()
     if quantization != "none":
-        for layer, part in zip(matched.layers, matched.of_layers, strict=True):
-            for name in part:
-                if packed.linear_weight(layer, name) is not None:
-                    packed.replace(layer, name, quantization, dtype)
+        _replace_linears(matched, dtype, quantization)
     return replace(matched, of_layers=tuple(of_layers))
+
+
+def _replace_linears(matched: Matched, dtype: torch.dtype, quantization: str) -> None:
+    from deployments.huggingface.streaming import packed
+
+    for layer, part in zip(matched.layers, matched.of_layers, strict=True):
+        for name in part:
+            if packed.linear_weight(layer, name) is not None:
+                packed.replace(layer, name, quantization, dtype)
 
 
 def read(part: States, reader: Reader) -> dict[str, Tensor]:
@@ -64,14 +70,22 @@ def read(part: States, reader: Reader) -> dict[str, Tensor]:
 def _made(
     matched: Matched, number: int, dtype: torch.dtype, quantization: str, reader: Reader
 ) -> dict[str, Tensor]:
-    layer, made = matched.layers[number], {}
+    made: dict[str, Tensor] = {}
     for name, tensor in read(matched.of_layers[number], reader).items():
         cast = tensor.to(dtype) if tensor.is_floating_point() else tensor
-        upright = packed.linear_weight(layer, name) if quantization != "none" else None
-        if upright is None:
+        if quantization == "none":
             made[name] = cast.clone()
-            continue
-        parts = packed.pack(cast if upright else cast.t(), quantization)
-        owner = name.rpartition(".")[0]
-        made |= {f"{owner}.{leaf}": part.contiguous() for leaf, part in parts.items()}
+        else:
+            made |= _packed(matched.layers[number], name, cast, quantization)
     return made
+
+
+def _packed(layer: nn.Module, name: str, weight: Tensor, quantization: str) -> dict[str, Tensor]:
+    from deployments.huggingface.streaming import packed
+
+    upright = packed.linear_weight(layer, name)
+    if upright is None:
+        return {name: weight.clone()}
+    parts = packed.pack(weight if upright else weight.t(), quantization)
+    owner = name.rpartition(".")[0]
+    return {f"{owner}.{leaf}": part.contiguous() for leaf, part in parts.items()}
