@@ -60,6 +60,7 @@ class ServeCluster:
         self._own = own_application
         self._handles: dict[tuple[str, str], DeploymentHandle[Any]] = {}
         self._receiver: Receiver | None = None
+        self._begins_to_listen = asyncio.Lock()
 
     async def applications(self) -> Sequence[Application]:
         status: ServeStatus = await asyncio.to_thread(serve.status)
@@ -108,8 +109,11 @@ class ServeCluster:
     async def _listening(self) -> Receiver:
         """The end of the wires, where answers come in."""
         if self._receiver is None:
-            self._receiver = Receiver(ray.util.get_node_ip_address())
-            await self._receiver.start()
+            async with self._begins_to_listen:
+                if self._receiver is None:
+                    receiver = Receiver(ray.util.get_node_ip_address())
+                    await receiver.start()
+                    self._receiver = receiver
         return self._receiver
 
     async def _taken(

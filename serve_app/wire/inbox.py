@@ -19,7 +19,7 @@ class Wire(Protocol):
 class Inbox:
     """Holds the replica back while its client is slow; answers beside it on the wire go on."""
 
-    def __init__(self, ticket: Ticket) -> None:
+    def __init__(self, ticket: Ticket | None) -> None:
         self.ticket = ticket
         self.wire: Wire | None = None
         self._items: list[Item] = []
@@ -74,7 +74,7 @@ class Inbox:
         self._hold(False)
 
     def _hold(self, pause: bool) -> None:
-        if pause != self._paused and self.wire is not None:
+        if pause != self._paused and self.wire is not None and self.ticket is not None:
             self._paused = pause
             self.wire.write(frame(self.ticket.stream, Kind.PAUSE if pause else Kind.RESUME))
 

@@ -1,6 +1,7 @@
 """The router's end: listens for replicas, and sorts what they send by the answers it belongs to."""
 
 import asyncio
+import logging
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,8 @@ from serve_app.wire.inbox import Inbox
 HELLO_TIMEOUT_S = 5.0
 MAX_STREAMS = 1 << 32
 
+logger = logging.getLogger(__name__)
+
 
 class Receiver:
     """Listens on one port. Only who knows its secret, which tickets carry, is listened to."""
@@ -35,9 +38,12 @@ class Receiver:
         self._server: asyncio.Server | None = None
 
     async def start(self) -> None:
-        """Listens on a free port. Raises: OSError."""
+        """Listens on a free port; where that cannot be, there are no tickets, and so no wires."""
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: IncomingWire(self), self._host, 0)
+        try:
+            self._server = await loop.create_server(lambda: IncomingWire(self), self._host, 0)
+        except OSError as exc:
+            logger.warning("answers go by Serve's handle, slower: cannot listen: %s", exc)
 
     def stop(self) -> None:
         """Cuts every wire; there will be no more."""
@@ -54,15 +60,19 @@ class Receiver:
     @contextmanager
     def inbox(self) -> Iterator[Inbox]:
         """Room for one answer; what comes for it after the block is dropped."""
-        assert self._server is not None
-        port = self._server.sockets[0].getsockname()[1]
         stream = self._next_stream = (self._next_stream + 1) % MAX_STREAMS
-        inbox = self._inboxes[stream] = Inbox(Ticket(self._host, port, self._secret, stream))
+        inbox = self._inboxes[stream] = Inbox(self._ticket(stream))
         try:
             yield inbox
         finally:
             inbox.close()
             del self._inboxes[stream]
+
+    def _ticket(self, stream: int) -> Ticket | None:
+        if self._server is None:
+            return None
+        port = self._server.sockets[0].getsockname()[1]
+        return Ticket(self._host, port, self._secret, stream)
 
     def bind(self, inbox: Inbox, wire_id: bytes) -> None:
         """The answer comes from the replica that calls its wire so."""

@@ -212,6 +212,16 @@ async def test_without_a_wire_the_answer_goes_by_the_handle(sender: Sender) -> N
     server.close()
 
 
+async def test_a_router_that_cannot_listen_still_serves(sender: Sender) -> None:
+    """Its node's address may not be its own, behind a NAT; answers then go by the handle."""
+    receiver = Receiver("203.0.113.1")  # nobody's: RFC 5737
+    await receiver.start()
+    with receiver.inbox() as inbox:
+        assert inbox.ticket is None
+        messages = [message async for message in sender.carry(inbox.ticket, bundles(ANSWER))]
+    assert messages == [NO_WIRE, *ANSWER]
+
+
 async def test_what_is_said_in_one_turn_leaves_in_one_piece(sender: Sender) -> None:
     """An engine ends a step for all of its requests at once: that is one message, not one each."""
     pieces: list[bytes] = []
@@ -254,6 +264,7 @@ async def test_what_is_said_in_one_turn_leaves_in_one_piece(sender: Sender) -> N
 async def test_who_does_not_know_the_secret_is_not_heard(receiver: Receiver) -> None:
     """A stranger's connection is cut, and no answer is touched."""
     with receiver.inbox() as inbox:
+        assert inbox.ticket is not None
         reader, writer = await asyncio.open_connection(LOOPBACK, inbox.ticket.port)
         writer.write(bytes(HELLO_BYTES))
         writer.write(frame(inbox.ticket.stream, Kind.BYTES, b"forged"))
@@ -266,6 +277,7 @@ async def test_who_does_not_know_the_secret_is_not_heard(receiver: Receiver) -> 
 async def test_a_wire_that_carries_no_frames_is_cut(receiver: Receiver) -> None:
     """Its answers end with an error, and other wires go on."""
     with receiver.inbox() as inbox:
+        assert inbox.ticket is not None
         reader, writer = await asyncio.open_connection(LOOPBACK, inbox.ticket.port)
         writer.write(inbox.ticket.secret + b"w" * (HELLO_BYTES - SECRET_BYTES))
         assert await reader.readexactly(1) == WELCOME
