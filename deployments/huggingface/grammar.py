@@ -19,9 +19,9 @@ from deployments.errors import InvalidRequest, RoundhouseError
 from deployments.huggingface.vocabulary import Vocabulary
 
 MAX_KEPT_GRAMMARS = 128
-# Any layout of JSON, but no model can go on with spaces for ever.
-WHITESPACE = r"[\x20\x0A\x0D\x09]{1,100}"
-JSON_OPTIONS = {"whitespace_pattern": WHITESPACE, "lenient": False, "coerce_one_of": False}
+# Any layout of JSON. llguidance 1.7 cannot bound its blanks: `max_tokens` ends a model that would
+# go on with them for ever.
+JSON_OPTIONS = {"whitespace_flexible": True, "lenient": False, "coerce_one_of": False}
 # The model chooses how to spell what is certain to come, as it does elsewhere; forced, each step
 # would call the tokenizer.
 PREAMBLE = '%llguidance {"no_forcing": true}\n'

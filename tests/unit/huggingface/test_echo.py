@@ -12,8 +12,13 @@ from transformers import AutoModelForCausalLM
 
 from deployments.errors import InvalidRequest
 from deployments.huggingface.backend import HuggingFaceBackend
+from deployments.huggingface.capacity import Capacity
+from deployments.huggingface.generation import Choice, Sampling, Stopping
+from deployments.huggingface.sequence import Sequence
 
+from .architectures import random_model
 from .asking import COMPLETIONS, ask, started
+from .scheduling import VOCABULARY, Collected, Event, run
 
 PROMPT = [257, *b"caf\xc3\xa9 and more of it, well beyond one chunk", 256, 10]
 TEXT = "caf\u00e9 and more of it, well beyond one chunk\n"
@@ -109,3 +114,21 @@ async def test_the_prompt_alone(
     with pytest.raises(InvalidRequest) as refused:
         await ask(random_backend, COMPLETIONS, **(asked | {"echo": False}))
     assert refused.value.param == "max_tokens"
+
+
+class Scored(Sequence):
+    """A sequence that asks for the scores of its prompt, or does not."""
+
+    def __init__(self, prompt: tuple[int, ...], scored: bool) -> None:
+        self.sink = Collected()
+        sampling = Sampling(temperature=0, num_logprobs=1)
+        choice = Choice(0, prompt, sampling, Stopping(max_tokens=3), scored=scored)
+        super().__init__(choice, VOCABULARY, self.sink)
+
+
+def test_scores_are_for_those_who_ask() -> None:
+    """Prompts in the queue together, asked to be scored or not: each gets what it asked for."""
+    asked = [Scored(tuple(PROMPT[1:9]), scored) for scored in (False, True, False, True)]
+    run(random_model("llama"), Capacity(), [Event(0, sequence) for sequence in asked])  # type: ignore[arg-type]
+    assert [len(sequence.sink.deltas[0].prompt_scores) for sequence in asked] == [0, 7, 0, 7]
+    assert len({sequence.context for sequence in asked}) == 1

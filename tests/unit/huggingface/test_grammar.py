@@ -116,7 +116,7 @@ def test_what_stops_is_valid_and_company_unharmed(events: list[Event]) -> None:
 
 
 def test_most_of_them_stop() -> None:
-    """A bounded schema brings even a model of noise to an end: no endless blanks."""
+    """A bounded schema brings even a model of noise to an end."""
     events = [Event(0, Constrained(PROMPTS[0], CHOICE, Sampling(seed=n))) for n in range(20)]
     run(model(), Capacity(), events)
     ends = [event.sequence.sink.deltas[-1].finish_reason for event in events]
