@@ -10,6 +10,9 @@ from typing import Any
 from deployments.errors import StartError
 from deployments.placement.header import read_header
 
+# These start from other base weights than the checkpoint's. PEFT would put those in its place, and
+# vLLM would not notice.
+REWRITES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER_PICKLE = "adapter_model.bin"
@@ -41,6 +44,13 @@ def read_adapter_config(name: str, folder: Path) -> dict[str, Any]:
     if config.get("peft_type") != "LORA":
         kind = config.get("peft_type")
         raise StartError(f"The adapter {name} is of the kind {kind}; only LORA is served.")
+    start = config.get("init_lora_weights")
+    if isinstance(start, str) and start.startswith(REWRITES_BASE):
+        raise StartError(
+            f"The adapter {name} cannot be served beside others: it was trained from weights "
+            f"other than its base's (`init_lora_weights: {start}`). Convert it to a plain LoRA, as "
+            "PEFT's guide says, or merge it into a checkpoint of its own."
+        )
     return config
 
 

@@ -27,7 +27,6 @@ from deployments.stops import stop_ids
 if TYPE_CHECKING:
     from deployments.huggingface.adapters.rows import Adapters
     from deployments.huggingface.capacity import Capacity
-    from deployments.placement.planner import Plan
 
 logger = logging.getLogger(__name__)
 
@@ -122,7 +121,7 @@ def _load(
         tokenizer.chat_template = template
     chat.check_template(tokenizer)
     plan = place(checkpoint.folder, config)
-    _check_adapters(adapters, checkpoint.folder, config, plan)
+    _check_adapters(adapters, checkpoint.folder, config)
     model = build(checkpoint, config, plan, report)
     report(Progress("checking the model"))
     _check_forward(model, checkpoint.folder)
@@ -133,20 +132,13 @@ def _load(
     return Loaded(model, text_model, capacity, adapted)
 
 
-def _check_adapters(
-    adapters: Mapping[str, Path], folder: Path, config: HuggingFaceConfig, plan: "Plan | None"
-) -> None:
+def _check_adapters(adapters: Mapping[str, Path], folder: Path, config: HuggingFaceConfig) -> None:
     """In seconds, where reading the checkpoint's weights may take minutes. Raises: StartError."""
     if not adapters:
         return
     from deployments.huggingface.adapters.loading import rehearse
     from deployments.huggingface.build import skeleton
 
-    if plan is not None and plan.streams:
-        raise StartError(
-            "Adapters are not served with weights that are streamed. Give the model more `memory`, "
-            "or merge the adapter into a checkpoint of its own."
-        )
     rehearse(skeleton(folder, config), adapters)
 
 

@@ -38,8 +38,8 @@ def measure(
     decoder = Decoder(model, adapters)
     with borrowed_weights(model):
         batched = settle(decoder, model, text_model, config.attn_implementation == "auto")
-    if batched and adapters is not None:
-        batched = _can_batch_adapters(decoder, model, text_model, adapters)
+        if batched and adapters is not None:
+            batched = _can_batch_adapters(decoder, model, text_model, adapters)
     planned = plan if config.memory else None
     max_batch_tokens = config.max_batch_tokens or (
         num_planned_tokens(planned) if planned else _num_free_tokens(decoder)

@@ -20,18 +20,9 @@ PICKLE_ADVICE = (
     f"Its pickle file ({ADAPTER_PICKLE}) is loaded only with `allow_pickle: true` in the args; no "
     "code in it is run. Better, load the adapter with PEFT and call save_pretrained."
 )
-# These start from other base weights than the checkpoint's, which PEFT would put in their place.
-REWRITES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
-
-
-def _rewrites_base(value: Any) -> bool:
-    return isinstance(value, str) and value.startswith(REWRITES_BASE)
-
-
 # What would change the base for everybody, or needs more than a prompt and its tokens.
 REFUSED: Mapping[str, Callable[[Any], bool]] = {
     "bias": lambda value: value not in (None, "none"),
-    "init_lora_weights": _rewrites_base,
     "layer_replication": bool,
     "alora_invocation_tokens": bool,
     "arrow_config": bool,
