@@ -19,6 +19,7 @@ RoundhouseError                  500  internal_error
 │ ├ UpstreamNotConfigured        503  upstream_not_configured
 │ ├ BackendUnavailable           503  model_unavailable
 │ │ ├ ModelWarming               503  model_warming
+│ │ ├ NotTaken                   503  model_unavailable
 │ │ └ WeightsLost                503  weights_lost
 │ └ BackendTimeout               504  timeout
 └ StartError                     503  model_failed_to_start
@@ -178,9 +179,13 @@ class BackendUnavailable(BackendError):
 
 
 class ModelWarming(BackendUnavailable):
-    """The model is starting."""
+    """The model is starting, which is no failure. `retry_after_s` is when it is thought to run."""
 
     default_code = "model_warming"
+
+
+class NotTaken(BackendUnavailable):
+    """No replica took the request in time: none has begun with it, so it may be sent again."""
 
 
 class WeightsLost(BackendUnavailable):

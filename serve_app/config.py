@@ -4,7 +4,7 @@ Client keys never stand here, only the name of the environment variable that hol
 models named here exist is not asked: that is known only to `serve_app.check`, which sees the file.
 """
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from deployments.config import Config, EnvName, ModelId
 
@@ -34,6 +34,20 @@ class RouterSettings(Config):
     max_body_bytes: PositiveInt = Field(default=32 * 1024 * 1024, description="a larger one: 413")
     body_timeout_s: PositiveFloat = Field(
         default=30, description="time that a client may take to send its body"
+    )
+    hold_s: NonNegativeFloat = Field(
+        default=120,
+        description="how long a request waits for a model that is starting; if it is thought to "
+        "take longer, a fallback that runs answers, or else it is a 503 at once",
+    )
+    max_held_requests: NonNegativeInt = Field(
+        default=256, description="requests that wait for one model, in each router replica"
+    )
+    max_held_bytes: PositiveInt = Field(
+        default=256 * 1024 * 1024, description="their bodies, for all models of a router replica"
+    )
+    keepalive_s: PositiveFloat = Field(
+        default=5, description="streams that wait for a model get a comment so often"
     )
 
     def resolve(self, name: str) -> str:

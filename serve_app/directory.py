@@ -6,8 +6,9 @@ deployed. It does not open exchanges.
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 from deployments.errors import BackendError, BackendUnavailable
@@ -27,6 +28,7 @@ class Application:
     """A model application, as the cluster describes it. `version` changes when it is redeployed.
 
     `since_s` is a Unix time; `replicas` counts them by Serve's state; `reason` says why it failed.
+    `woken` is one that is warming because it had scaled to zero and was asked for.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Application:
     replicas: Mapping[str, int] = field(default_factory=dict)
     reason: str | None = None
     version: float = 0.0
+    woken: bool = False
 
     @property
     def starts(self) -> bool:
@@ -52,14 +55,21 @@ class Cluster(Protocol):
     async def card(self, application: Application) -> ModelCard:
         """What a running application serves. Raises: BackendError."""
 
+    async def wake(self, application: Application) -> None:
+        """Has a cold application start a replica; returns when one runs. Raises: BackendError."""
+
     async def loading(self) -> Mapping[str, Sequence[Progress]]:
         """How far the replicas are that are being loaded, by application, where that is known."""
 
     def exchange(self, application: Application, request: Exchange) -> AsyncGenerator[Item, None]:
         """Opens an exchange with a replica; closing the iterator, or cancelling, ends it there.
 
-        Raises: RoundhouseError.
+        Raises: RoundhouseError; NotTaken if no replica has begun with it.
         """
+
+
+# Told of each application at each look: what it was at the last one, and what it is.
+Watcher = Callable[[Application | None, Application], None]
 
 
 class Directory:
@@ -71,7 +81,10 @@ class Directory:
         self._applications: dict[str, Application] = {}
         self._models: dict[str, Application] = {}
         self._task: asyncio.Task[None] | None = None
+        self._look = asyncio.Event()
+        self._hurried = asyncio.Event()
         self.refreshed = asyncio.Event()
+        self.watchers: list[Watcher] = []
 
     @property
     def applications(self) -> Sequence[Application]:
@@ -83,6 +96,10 @@ class Directory:
         """Every model id that clients may send, and the application that answers it."""
         return self._models
 
+    def application(self, name: str) -> Application | None:
+        """An application as it was at the last look."""
+        return self._applications.get(name)
+
     def find(self, model: str) -> Application | None:
         """The application that answers a model id. One that has not said yet what it serves may
         have adapters, `MODEL:NAME`: a request for one must wake it, and be told that it warms."""
@@ -93,9 +110,12 @@ class Directory:
 
     @property
     def ready(self) -> bool:
-        """Whether every application that should run does."""
-        states = [a.state for a in self._applications.values()]
-        return self.refreshed.is_set() and all(s in {"running", "cold"} for s in states)
+        """Whether every application that should run does. One that was cold and has been asked
+        for does not make the others unready."""
+        found = self._applications.values()
+        return self.refreshed.is_set() and all(
+            a.state in {"running", "cold"} or a.woken for a in found
+        )
 
     def start(self) -> None:
         """Begins to poll, in the running loop."""
@@ -130,7 +150,20 @@ class Directory:
             for application in self._applications.values()
             for model in self._models_of(application)
         }
+        for application in self._applications.values():
+            for watcher in self.watchers:
+                watcher(previous.get(application.name), application)
         self.refreshed.set()
+        self._look.set()
+        self._look = asyncio.Event()
+
+    def hurry(self) -> None:
+        """Has the poll look at once: something has just changed."""
+        self._hurried.set()
+
+    async def next_look(self) -> None:
+        """Returns when the cluster has been asked again."""
+        await self._look.wait()
 
     async def loading(self) -> Mapping[str, Sequence[Progress]]:
         """How far the replicas are that are being loaded; the cluster is asked only if any are."""
@@ -160,13 +193,20 @@ class Directory:
                 await self.refresh()
             except Exception as exc:  # noqa: BLE001 - the poll must outlive any fault of the cluster
                 logger.warning("the cluster's state could not be read: %s", type(exc).__name__)
-            await asyncio.sleep(REFRESH_PERIOD_S)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(REFRESH_PERIOD_S):
+                    await self._hurried.wait()
+            self._hurried.clear()
 
 
 def _with_since(now: Application, before: Application | None) -> Application:
-    """Keeps the time of the last change of state, which the cluster does not tell."""
-    if before is None or before.state != now.state:
+    """Keeps the time of the last change of state, and what it began with, which the cluster does
+    not tell."""
+    if before is None:
         return now
-    return Application(
-        now.name, now.backend, now.state, before.since_s, now.replicas, now.reason, now.version
+    if before.state == now.state:
+        now = replace(now, since_s=before.since_s)
+    from_zero = before.state == "cold" or before.woken
+    return replace(
+        now, woken=from_zero and now.state == "warming" and now.version == before.version
     )

@@ -4,14 +4,15 @@ Before the first byte of an answer another model may still give it; after that n
 answer that is not streamed is taken in whole first, so it either comes whole or not at all.
 """
 
-from collections.abc import AsyncGenerator, Iterator
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from dataclasses import dataclass, replace
 
 from deployments.body import MAX_ECHO_CHARS
 from deployments.errors import (
     BackendUnavailable,
     ModelNotFound,
     ModelWarming,
+    NotTaken,
     RequestError,
     RoundhouseError,
 )
@@ -19,9 +20,8 @@ from deployments.exchange import EVENT_STREAM, Exchange, Head, Item, Tail
 from serve_app.config import RouterSettings
 from serve_app.directory import Application, Cluster, Directory
 from serve_app.guard import Request
+from serve_app.warming import Patience, Warming
 
-WARMING_RETRY_S = 5.0
-FAILED_RETRY_S = 60.0  # it takes an operator to mend it
 # A key that the upstream refuses, or an overload, is the backend's trouble and not the request's.
 FAILED_STATUS = frozenset({401, 403, 408, 429})
 
@@ -58,21 +58,31 @@ class Dispatch:
     def __init__(self, cluster: Cluster, directory: Directory) -> None:
         self._cluster = cluster
         self._directory = directory
+        self.warming = Warming(cluster, directory)
 
-    async def open(self, request: Request, request_id: str, settings: RouterSettings) -> Answer:
+    async def open(
+        self,
+        request: Request,
+        request_id: str,
+        settings: RouterSettings,
+        keep_alive: Callable[[], Awaitable[None]] | None = None,
+    ) -> Answer:
         """The first answer that begins well; the last failure if none does.
 
-        What a fallback finds wrong with the request is not told: the model that was asked for
-        might have answered it, and may later.
+        A model that is starting is waited for; meanwhile `keep_alive` is called now and then. If
+        it cannot be, its fallbacks that run are asked, and none is started for it. What a fallback
+        finds wrong with the request is not told: the model that was asked for might have answered
+        it, and may later.
 
         Raises: RoundhouseError.
         """
         failure: Answer | RoundhouseError | None = None
+        patience = Patience.of(settings, len(request.body), keep_alive)
         for model, application in self._candidates(request.model, settings):
-            exchange = Exchange(
-                request.path, request.body, request_id, model, settings.request_timeout_s
-            )
-            answer = await self._try(application, exchange)
+            if isinstance(failure, ModelWarming) and application.state != "running":
+                continue
+            exchange = Exchange(request.path, request.body, request_id, model)
+            answer = await self._try(application, exchange, patience)
             if isinstance(answer, Answer) and answer.good:
                 return answer
             if failure is None or _is_of_backend(answer):
@@ -83,23 +93,42 @@ class Dispatch:
             return failure
         raise failure or BackendUnavailable()
 
-    async def _try(self, application: Application, exchange: Exchange) -> Answer | RoundhouseError:
+    async def _try(
+        self, application: Application, exchange: Exchange, patience: Patience
+    ) -> Answer | RoundhouseError:
         try:
-            return await self._begin(application, exchange)
+            return await self._begin_running(application, exchange, patience)
         except RoundhouseError as exc:
             return exc
 
+    async def _begin_running(
+        self, application: Application, exchange: Exchange, patience: Patience
+    ) -> Answer:
+        """What no replica takes, since the last has just gone or all are full, waits for one that
+        is on its way."""
+        while True:
+            application = await self.warming.running(application, exchange.model, patience)
+            exchange = replace(exchange, deadline_s=patience.answer_left_s)
+            try:
+                return await self._begin(application, exchange)
+            except NotTaken:
+                found = self._directory.application(application.name)
+                starts = found is not None and (found.starts or found.state == "cold")
+                if found is None or not starts or patience.left_s <= 0:
+                    raise
+                application = found
+
     def _candidates(self, name: str, settings: RouterSettings) -> Iterator[tuple[str, Application]]:
-        """The model that a name means, then its fallbacks, once each. Raises: ModelNotFound."""
+        """The model that a name means, then its fallbacks, once each, those that run before those
+        that would have to be waited for. Raises: ModelNotFound."""
         model = settings.resolve(name)
         line = dict.fromkeys((model, *settings.fallbacks.get(model, ())))
         there = [(m, a) for m in line if (a := self._directory.find(m)) is not None]
         if not there:
             raise model_not_found(name)
-        yield from there
+        yield from sorted(there, key=lambda c: c[0] != model and c[1].state != "running")
 
     async def _begin(self, application: Application, exchange: Exchange) -> Answer:
-        _check_state(application, exchange.model)
         items = self._cluster.exchange(application, exchange)
         try:
             head = await anext(items, None)
@@ -139,12 +168,3 @@ async def _read_first(answer: Answer) -> None:
             if answer.streamed and not answer.failed:
                 break
     answer.first = b"".join(pieces)
-
-
-def _check_state(application: Application, model: str) -> None:
-    if application.state == "failed":
-        raise BackendUnavailable(
-            f"The model '{model}' failed to start.", retry_after_s=FAILED_RETRY_S
-        )
-    if application.state == "warming":
-        raise ModelWarming(f"The model '{model}' is starting.", retry_after_s=WARMING_RETRY_S)

@@ -29,6 +29,9 @@ from serve_app.parameters import check_fields, model_from_body
 UTF8 = ("", "utf-8", "utf8")
 PLAIN_PATH = re.compile(r"/|(?:/[A-Za-z0-9._:@-]+)+")  # no empty part, no slash at the end
 MAX_PATH_CHARS = 1000
+STREAMING_PATHS = frozenset(
+    {"/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"}
+)
 ENCODED_MODEL = b"/v1/models/"  # clients encode the slash in a model's name
 MAX_HEADERS_BYTES = 64 * 1024
 BEARER = re.compile(r"bearer +(\S+) *", re.IGNORECASE)
@@ -36,11 +39,13 @@ BEARER = re.compile(r"bearer +(\S+) *", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request that may go on: `model` is what the client called it, alias or not."""
+    """A request that may go on: `model` is what the client called it, alias or not; `streamed`
+    whether it asked for events."""
 
     path: str
     body: bytes
     model: str
+    streamed: bool = False
 
 
 class ClientGone(Exception):
@@ -96,7 +101,8 @@ def request_from_body(path: str, body: bytes) -> Request:
     check_fields(path, fields)
     if "model_type" in fields:
         body = with_fields(body, drop=("model_type",), model=model)
-    return Request(path, body, model)
+    streamed = path in STREAMING_PATHS and fields.get("stream") is True
+    return Request(path, body, model, streamed)
 
 
 def check_key(headers: Mapping[str, str], keys: Iterable[bytes]) -> None:

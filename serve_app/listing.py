@@ -1,10 +1,10 @@
 """The models as clients and as operators see them."""
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 from deployments.progress import Progress
 from serve_app.directory import Application, Directory
+from serve_app.warming import Warming
 
 
 def model_object(model: str, application: Application) -> dict[str, Any]:
@@ -25,15 +25,19 @@ def model_list(directory: Directory) -> dict[str, Any]:
     return {"object": "list", "data": [model_object(m, a) for m, a in models]}
 
 
-def operator_list(
-    directory: Directory, loading: Mapping[str, Sequence[Progress]]
-) -> dict[str, Any]:
+async def operator_list(directory: Directory, warming: Warming) -> dict[str, Any]:
     """The answer to GET /-/models: every application, with its replicas, how far those are that
-    are being loaded, and why it failed."""
+    are being loaded, who waits for it and for how long, and why it failed."""
+    loading = await directory.loading()
     return {
         "ready": directory.ready,
         "applications": [
-            _row(a, directory) | {"loading": [_loading(p) for p in loading.get(a.name, ())]}
+            {
+                **_row(a, directory),
+                "held": warming.held(a.name),
+                "expected_s": await warming.expected_s(a),
+                "loading": [_loading(p) for p in loading.get(a.name, ())],
+            }
             for a in directory.applications
         ],
     }

@@ -6,7 +6,7 @@ import msgspec
 from starlette.types import Message, Scope, Send
 
 from deployments.errors import RoundhouseError
-from deployments.exchange import JSON
+from deployments.exchange import EVENT_STREAM, JSON
 from serve_app.edge import encoded, request_id_of
 from serve_app.error_response import body_from_error, event_from_error, headers_from_error
 
@@ -37,9 +37,26 @@ class Reply:
         self._streamed = True
         await self._start(status, [*headers, ("cache-control", "no-cache")])
 
+    async def comment(self, text: str) -> None:
+        """An event that says nothing to the client but that it is not forgotten. The stream begins
+        with it if it has not begun."""
+        if not self._started:
+            await self.stream(200, [("content-type", EVENT_STREAM)])
+        await self.piece(f": {text}\n\n".encode())
+
+    @property
+    def started(self) -> bool:
+        """Whether status and headers have been sent."""
+        return self._started
+
     async def piece(self, data: bytes) -> None:
         """Some bytes of the stream."""
         await self._body(data, more=True)
+
+    async def event(self, body: bytes) -> None:
+        """The end of a stream which had begun before the answer, an error, was there."""
+        data = b"".join(b"data: " + line + b"\n" for line in body.splitlines())
+        await self._body(data + b"\n", more=False)
 
     async def end(self) -> None:
         """The clean end of the stream."""

@@ -7,6 +7,7 @@ interface, so it runs without Ray as well.
 import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import aclosing, asynccontextmanager
+from functools import partial
 from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -103,7 +104,7 @@ class RouterApp:
                 raise BackendUnavailable("Not every model runs yet.", retry_after_s=1)
             await reply.json({"status": "ready"})
         elif path == "/-/models":
-            await reply.json(operator_list(self.directory, await self.directory.loading()))
+            await reply.json(await operator_list(self.directory, self._dispatch.warming))
         elif path == MODELS:
             await reply.json(model_list(self.directory))
         else:
@@ -121,7 +122,12 @@ class RouterApp:
         async with until_gone(receive):
             try:
                 async with asyncio.timeout(settings.request_timeout_s):
-                    answer = await self._dispatch.open(request, reply.request_id, settings)
+                    answer = await self._dispatch.open(
+                        request,
+                        reply.request_id,
+                        settings,
+                        partial(reply.comment, "warming") if request.streamed else None,
+                    )
                     async with aclosing(answer.rest):
                         await self._pump(answer, reply)
             except TimeoutError as exc:
@@ -132,8 +138,11 @@ class RouterApp:
         head = answer.head
         self._ledger.book_answer(answer.model, answer.application, head.status)
         headers = [("content-type", head.content_type), ("x-served-by", answer.model)]
-        if answer.streamed:
-            await reply.stream(head.status, [*headers, *head.headers])
+        if reply.started and not (answer.streamed and answer.good):
+            await reply.event(answer.first)
+        elif answer.streamed:
+            if not reply.started:
+                await reply.stream(head.status, [*headers, *head.headers])
             await reply.piece(answer.first)
             async for item in answer.rest:
                 if isinstance(item, bytes):

@@ -26,6 +26,7 @@ from deployments.errors import (
     BackendError,
     BackendOverloaded,
     BackendUnavailable,
+    NotTaken,
     RoundhouseError,
 )
 from deployments.exchange import Exchange, Item, ModelCard
@@ -79,6 +80,14 @@ class ServeCluster:
             raise error_from_serve(exc) from None
         return card
 
+    async def wake(self, application: Application) -> None:
+        """Any call does it: Serve starts a replica for one that waits, and keeps it waiting."""
+        handle = self._handle(application).options(method_name="card", stream=False)
+        try:
+            await handle.remote()
+        except (RayError, RayServeException) as exc:
+            raise error_from_serve(exc) from None
+
     async def loading(self) -> Mapping[str, Sequence[Progress]]:
         return await loading.read()
 
@@ -89,7 +98,7 @@ class ServeCluster:
         with receiver.inbox() as inbox:
             response = self._handle(application).remote(request, inbox.ticket)
             try:
-                wire_id = await self._taken(application, response)
+                wire_id = await self._taken(response)
                 if wire_id:
                     receiver.bind(inbox, wire_id)
                     while items := await inbox.read():
@@ -116,21 +125,18 @@ class ServeCluster:
                     self._receiver = receiver
         return self._receiver
 
-    async def _taken(
-        self, application: Application, response: DeploymentResponseGenerator[Any]
-    ) -> bytes:
+    async def _taken(self, response: DeploymentResponseGenerator[Any]) -> bytes:
         """The name of the wire that the answer comes by, which a replica says once it has taken
         the request.
 
-        Serve would wait for one that died as long as it takes to replace it. Only for a model that
-        is scaled to zero that is what is wanted. Raises: BackendUnavailable.
+        Serve would wait for one that died as long as it takes to replace it. Raises: NotTaken.
         """
         try:
-            async with asyncio.timeout(None if application.state == "cold" else TAKE_TIMEOUT_S):
+            async with asyncio.timeout(TAKE_TIMEOUT_S):
                 wire_id: bytes = await anext(response)
         except TimeoutError as exc:
             message = "No replica of the model takes the request now."
-            raise BackendUnavailable(message, retry_after_s=1) from exc
+            raise NotTaken(message, retry_after_s=1) from exc
         return wire_id
 
     def _handle(self, application: Application) -> DeploymentHandle[Any]:

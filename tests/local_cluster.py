@@ -18,7 +18,8 @@ from tests.polling import until
 class LocalCluster:
     """A `serve_app.directory.Cluster` of started backends; `states` overrides what it says of one.
 
-    `exchanges` records what was asked of which application.
+    `exchanges` records what was asked of which application, `wakes` which were woken; one that is
+    cold runs once `awake` is set.
     """
 
     def __init__(self, backends: Mapping[str, Backend]) -> None:
@@ -26,6 +27,8 @@ class LocalCluster:
         self.states: dict[str, Application] = {}
         self.progress: dict[str, list[Progress]] = {}
         self.exchanges: list[tuple[str, Exchange]] = []
+        self.wakes: list[str] = []
+        self.awake = asyncio.Event()
 
     async def applications(self) -> Sequence[Application]:
         return [self._application(name) for name in self.backends]
@@ -36,6 +39,11 @@ class LocalCluster:
 
     async def card(self, application: Application) -> ModelCard:
         return self.backends[application.name].card()
+
+    async def wake(self, application: Application) -> None:
+        self.wakes.append(application.name)
+        await self.awake.wait()
+        self.states.pop(application.name, None)
 
     async def loading(self) -> Mapping[str, Sequence[Progress]]:
         return self.progress

@@ -8,6 +8,7 @@ from deployments.errors import BackendUnavailable
 from deployments.exchange import Exchange, Item, ModelCard
 from serve_app.directory import Application, Directory, State
 from serve_app.listing import model_list, operator_list
+from serve_app.warming import Warming
 
 DEMO = Application("demo", "echo", "running", since_s=100.0, replicas={"RUNNING": 1}, version=1.0)
 API = Application("api", "api", "running", since_s=100.0, version=1.0)
@@ -174,7 +175,7 @@ async def test_the_first_look_is_waited_for() -> None:
 async def test_listings() -> None:
     """Clients see models in OpenAI's form; operators see applications, and why one failed."""
     failed = replace(DEMO, name="bad", state="failed", reason="no such file")
-    directory, _ = await refreshed(API, failed)
+    directory, cluster = await refreshed(API, failed)
     rows = model_list(directory)["data"]
     assert [(row["id"], row["backend"], row["state"]) for row in rows] == [
         ("bad", "echo", "failed"),
@@ -182,7 +183,7 @@ async def test_listings() -> None:
         ("gpt-4", "api", "running"),
     ]
     assert "no such file" not in str(rows)
-    listed = operator_list(directory, {})
+    listed = await operator_list(directory, Warming(cluster, directory))
     assert listed["ready"] is False
     assert [(row["application"], row["reason"]) for row in listed["applications"]] == [
         ("api", None),

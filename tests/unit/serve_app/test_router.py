@@ -140,6 +140,8 @@ async def test_why_a_model_failed_is_told_to_operators_only(
         "since": 0.0,
         "replicas": {"UNHEALTHY": 1},
         "reason": reason,
+        "held": 0,
+        "expected_s": None,
         "loading": [],
     }
     refused = await post(url + CHAT, chat())
@@ -174,18 +176,6 @@ async def test_how_far_a_load_is_is_told_to_operators(
         }
     ]
     assert rows[1]["loading"] == []
-
-
-async def test_a_model_that_starts_says_when(
-    url: str, cluster: LocalCluster, app: RouterApp
-) -> None:
-    """A warming model is a 503 of its own code, with the time to come back."""
-    cluster.states["demo"] = Application("demo", "echo", "warming", 0.0)
-    await app.directory.refresh()
-    answer = await post(url + CHAT, chat())
-    assert (answer.status, answer.error["code"]) == (503, "model_warming")
-    assert answer.headers["retry-after"] == "5"
-    assert cluster.exchanges == []
 
 
 @pytest.mark.parametrize(
