@@ -13,6 +13,7 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    field_validator,
     model_validator,
 )
 
@@ -113,7 +114,9 @@ class CheckpointConfig(BackendConfig):
         default=(), description="tokens that end any answer, besides the checkpoint's, not shown"
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    quantization: Literal["none", "int8", "nf4"] = "none"
+    quantization: Literal["none", "int8", "nf4", "auto"] = Field(
+        default="none", description="auto, for huggingface: int8 or nf4 where the weights need it"
+    )
     max_model_len: PositiveInt | None = Field(
         default=None, description="tokens of prompt and answer together; left out: the model's"
     )
@@ -214,6 +217,13 @@ class VLLMConfig(CheckpointConfig):
     engine_options: dict[str, object] = Field(
         default_factory=dict, description="passed on to vLLM, which validates them"
     )
+
+    @field_validator("quantization")
+    @classmethod
+    def _known_before_loading(cls, quantization: str) -> str:
+        if quantization == "auto":
+            raise ValueError("auto is for the huggingface backend; here set none, int8 or nf4")
+        return quantization
 
     @model_validator(mode="after")
     def _gpus_for_tensor_parallelism(self) -> Self:

@@ -112,7 +112,7 @@ def _load(
 ) -> Loaded:
     from deployments.huggingface.build import build
     from deployments.huggingface.measure import measure
-    from deployments.huggingface.placing import place
+    from deployments.huggingface.placing import place, settled
 
     remote_code.announce(checkpoint.folder, config.trust_remote_code)
     report(Progress("reading the tokenizer"))
@@ -121,6 +121,7 @@ def _load(
         tokenizer.chat_template = template
     chat.check_template(tokenizer)
     plan = place(checkpoint.folder, config)
+    config = settled(config, plan)
     _check_adapters(adapters, checkpoint.folder, config)
     model = build(checkpoint, config, plan, report)
     report(Progress("checking the model"))

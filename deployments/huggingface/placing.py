@@ -10,7 +10,7 @@ from deployments.placement.arrangement import Tier
 from deployments.placement.bandwidth import Bandwidths
 from deployments.placement.budget import Budget
 from deployments.placement.demand import Model
-from deployments.placement.planner import Plan, Question, make_plan
+from deployments.placement.planner import QUANTIZATIONS, Plan, Question, make_plan
 from deployments.placement.report import as_text, refusal, report
 from deployments.placement.source import from_folder
 from deployments.placement.workload import Workload
@@ -39,6 +39,14 @@ def place(folder: Path, config: HuggingFaceConfig) -> Plan | None:
     return plan
 
 
+def settled(config: HuggingFaceConfig, plan: Plan | None) -> HuggingFaceConfig:
+    """`config` with the quantisation that the plan chose, where it was left to it."""
+    if config.quantization != "auto":
+        return config
+    chosen = plan.chosen.quantization if plan and plan.chosen else "none"
+    return config.model_copy(update={"quantization": chosen})
+
+
 def _question(model: Model, config: HuggingFaceConfig) -> Question:
     memory = config.memory or MemoryConfig(batch=1, streaming="off")
     known = [memory.context, config.max_model_len, model.geometry.max_model_len]
@@ -47,7 +55,7 @@ def _question(model: Model, config: HuggingFaceConfig) -> Question:
         model,
         Workload(memory.batch, context, config.prefill_chunk_tokens),
         budget(memory),
-        (config.quantization,),
+        QUANTIZATIONS if config.quantization == "auto" else (config.quantization,),
         (Tier.RESIDENT,) if memory.streaming == "off" else tuple(Tier),
     )
 

@@ -63,8 +63,7 @@ class Streamer:
             module = self._matched.layers[layer]
             for name, tensor in self.ring.views(index).items():
                 put(module, name, tensor)
-            module.register_forward_pre_hook(self._acquirer(index))
-            module.register_forward_hook(self._releaser(index))
+            _hook(module, self.ring, index)
         _finish(model)
 
     def _load_resident(self, model: Any, dtype: torch.dtype, report: Report) -> None:
@@ -82,17 +81,18 @@ class Streamer:
             done += sum(tensor.num_bytes for tensor in part.values())
         report(Progress(LOADING, (Shard("resident", total, total),)))
 
-    def _acquirer(self, index: int) -> Any:
-        def acquire(module: nn.Module, args: Any) -> None:
-            self.ring.acquire(index)
 
-        return acquire
+def _hook(module: nn.Module, ring: Ring | DeviceRing, index: int) -> None:
+    """Lets a layer be in its slot when it runs, and leave it afterwards."""
 
-    def _releaser(self, index: int) -> Any:
-        def release(module: nn.Module, args: Any, output: Any) -> None:
-            self.ring.release(index)
+    def acquire(module: nn.Module, args: Any) -> None:
+        ring.acquire(index)
 
-        return release
+    def release(module: nn.Module, args: Any, output: Any) -> None:
+        ring.release(index)
+
+    module.register_forward_pre_hook(acquire)
+    module.register_forward_hook(release)
 
 
 def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:

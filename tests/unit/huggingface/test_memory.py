@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from bitsandbytes.nn import Linear8bitLt
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from deployments.errors import StartError
@@ -105,6 +106,20 @@ async def test_accelerate_from_disk(large: Path, needs: Demand, tmp_path: Path) 
         assert num_on_meta(model) >= 9 * 5
         got = await ask(backend, COMPLETIONS, **asked)
         assert got.body["choices"] == expected.body["choices"]
+
+
+def test_quantised_where_it_must_be(large: Path, needs: Demand, tmp_path: Path) -> None:
+    """`quantization: auto` leaves weights that fit as they are, and quantises those that do not."""
+    budget = {"cpu": machine.own_ram_bytes() + 400 * 2**20, "disk": str(tmp_path), **ASKED}
+    assert not isinstance(linear(large, budget), Linear8bitLt)
+    gc.collect()
+    half = machine.own_ram_bytes() + CPU_LIBRARY_BYTES + sum(needs.layers) * 3 // 4
+    assert isinstance(linear(large, budget | {"cpu": half}), Linear8bitLt)
+
+
+def linear(folder: Path, memory: dict[str, Any]) -> Any:
+    found = load(configured(folder, memory=memory, quantization="auto"))
+    return found.model.model.layers[0].mlp.up_proj
 
 
 def test_accelerate_does_not_quantise_on_a_cpu(large: Path) -> None:

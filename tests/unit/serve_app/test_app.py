@@ -64,6 +64,7 @@ def test_gpus(args: dict[str, object], expected: float) -> None:
         ({"model_type": "no-such"}, "model_type"),
         ({"backend": "vllm", "checkpoint": "/m", "dtyp": "auto"}, "dtyp"),
         ({"backend": "vllm", "checkpoint": "/m", "num_gpus": 1, "tensor_parallel_size": 2}, "num_"),
+        ({"backend": "vllm", "checkpoint": "/m", "quantization": "auto"}, "auto is for the"),
         ({"backend": "api", "models": {}}, "models"),
     ],
 )
