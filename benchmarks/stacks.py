@@ -43,7 +43,7 @@ def vllm_flags() -> list[str]:
         "served_model_name": MODEL,
         "dtype": config.dtype,
         "max_model_len": config.max_model_len,
-        "gpu_memory_utilization": config.gpu_memory_utilization,
+        "gpu_memory_utilization": config.memory_utilization,
         **config.engine_options,
     }
     flags = [flag(name, value) for name, value in options.items() if value is not None]

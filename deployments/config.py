@@ -22,6 +22,7 @@ from deployments.placement.amount import Amount
 EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 ModelId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,199}$")]
 StopString = Annotated[str, Field(min_length=1)]
+GPU_MEMORY_UTILIZATION = 0.95
 AdapterName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
 
@@ -44,6 +45,17 @@ class BackendConfig(Config):
         default=1, gt=0, le=1, description="the part of a GPU that a small model is content with"
     )
     num_cpus: float = Field(default=0.5, ge=0, description="logical CPUs per replica")
+    accelerator_type: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Ray's name of the GPUs that a replica must have, such as H100; it then asks "
+        "for one also where the cluster has none yet",
+    )
+    label_selector: dict[str, str] = Field(
+        default_factory=dict,
+        description="labels of the nodes that a replica may be on, with Ray's operators: "
+        "{market: '!spot'}; for an API model left out: off GPU nodes, if there are others",
+    )
     max_ongoing_requests: PositiveInt = Field(
         default=256, description="requests a replica takes at a time, waiting ones included"
     )
@@ -52,6 +64,52 @@ class BackendConfig(Config):
     def reserved_ram_bytes(self) -> int | None:
         """What a replica declares to Ray of its RAM, so that no other is put beside it in vain."""
         return None
+
+    @property
+    def num_shards(self) -> int:
+        """Processes that a replica is split into, each with a GPU where it has any."""
+        return 1
+
+    @property
+    def spans_nodes(self) -> bool:
+        """Whether its shards may be on several nodes."""
+        return False
+
+    @property
+    def gpu_fraction(self) -> float:
+        """The part that a replica has of each of its GPUs; 1: they are its own."""
+        asked = self.gpu_share if self.num_gpus is None else self.num_gpus
+        return asked if 0 < asked < 1 and self.num_shards == 1 else 1.0
+
+
+class ShardedConfig(BackendConfig):
+    """What a backend takes that can split a replica over several GPUs."""
+
+    tensor_parallel_size: PositiveInt = 1
+    pipeline_parallel_size: PositiveInt = Field(
+        default=1, description="stages of `tensor_parallel_size` GPUs each, on one node or several"
+    )
+
+    @property
+    def num_shards(self) -> int:
+        return self.tensor_parallel_size * self.pipeline_parallel_size
+
+    @property
+    def spans_nodes(self) -> bool:
+        return self.pipeline_parallel_size > 1 and self.num_gpus != 0
+
+    @model_validator(mode="after")
+    def _gpus_for_parallelism(self) -> Self:
+        """A replica needs exactly one GPU per shard; left out, it asks for them."""
+        shards = self.num_shards
+        if shards > 1 and self.num_gpus not in {None, 0, shards}:
+            sizes = f"tensor_parallel_size {self.tensor_parallel_size}"
+            if self.pipeline_parallel_size > 1:
+                sizes += f" x pipeline_parallel_size {self.pipeline_parallel_size}"
+            raise ValueError(
+                f"num_gpus is {self.num_gpus:g}, but {sizes} needs {shards}; leave num_gpus out"
+            )
+        return self
 
 
 class ApiModel(Config):
@@ -207,13 +265,16 @@ class HuggingFaceConfig(CheckpointConfig):
         return self.memory.cpu or None if self.memory else None
 
 
-class VLLMConfig(CheckpointConfig):
+class VLLMConfig(ShardedConfig, CheckpointConfig):
     """Models that vLLM serves, through vLLM's own OpenAI server."""
 
     backend: Literal["vllm"] = "vllm"
-    tensor_parallel_size: PositiveInt = 1
-    pipeline_parallel_size: PositiveInt = 1
-    gpu_memory_utilization: float = Field(default=0.95, gt=0, le=1)
+    gpu_memory_utilization: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="of the whole GPU, as vLLM means it; left out: 0.95 of the replica's share",
+    )
     engine_options: dict[str, object] = Field(
         default_factory=dict, description="passed on to vLLM, which validates them"
     )
@@ -225,19 +286,14 @@ class VLLMConfig(CheckpointConfig):
             raise ValueError("auto is for the huggingface backend; here set none, int8 or nf4")
         return quantization
 
-    @model_validator(mode="after")
-    def _gpus_for_tensor_parallelism(self) -> Self:
-        """On one node a replica needs exactly one GPU per shard; left out, it asks for them."""
-        shards = self.tensor_parallel_size
-        if shards > 1 and self.num_gpus not in {None, 0, shards}:
-            raise ValueError(
-                f"num_gpus is {self.num_gpus:g}, but tensor_parallel_size {shards} needs as many; "
-                "leave num_gpus out"
-            )
-        return self
+    @property
+    def memory_utilization(self) -> float:
+        """The part of each GPU that vLLM takes for weights and cache."""
+        given = self.gpu_memory_utilization
+        return GPU_MEMORY_UTILIZATION * self.gpu_fraction if given is None else given
 
 
-class EchoConfig(BackendConfig):
+class EchoConfig(ShardedConfig):
     """The backend without a model, for trying out and testing everything around it."""
 
     backend: Literal["echo"] = "echo"

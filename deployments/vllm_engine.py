@@ -7,7 +7,7 @@ tokens, and errors in one form.
 import asyncio
 import difflib
 from argparse import Namespace
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +44,9 @@ LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM takes as `max_lora
 MAX_LORAS = 8  # in one batch; each takes GPU memory for the largest rank
 
 
+EngineConfig = Callable[[Any], Any]  # AsyncEngineArgs to VllmConfig
+
+
 @dataclass(slots=True)
 class Usage:
     """The tokens of one exchange, counted as they leave the engine."""
@@ -64,6 +67,7 @@ class VLLMBackend:
         self._model_ids = config.model_ids(model_id)
         self._engine: EngineClient | None = None
         self._app: ASGIApp | None = None
+        self.engine_config: EngineConfig = _engine_config
 
     def card(self) -> ModelCard:
         return ModelCard(backend="vllm", models=tuple(self._model_ids))
@@ -81,7 +85,7 @@ class VLLMBackend:
             _check_adapter(name, adapter, Path(path))
         args = await asyncio.to_thread(server_args, path, self._model_id, self._config)
         try:
-            self._engine, self._app = await launch(args, self._config)
+            self._engine, self._app = await launch(args, self._config, self.engine_config)
         except (ValueError, OSError, RuntimeError) as exc:
             await self.stop()
             reason = str(exc).strip().split("\n")[0]
@@ -162,7 +166,8 @@ def server_args(path: str, model_id: str, config: VLLMConfig) -> Namespace:
         "trust_remote_code": config.trust_remote_code,
         "tensor_parallel_size": config.tensor_parallel_size,
         "pipeline_parallel_size": config.pipeline_parallel_size,
-        "gpu_memory_utilization": config.gpu_memory_utilization,
+        "distributed_executor_backend": _executor(config),
+        "gpu_memory_utilization": config.memory_utilization,
         "disable_log_stats": True,
         **_quantization(config),
         **_adapters(model_id, config),
@@ -175,6 +180,13 @@ def server_args(path: str, model_id: str, config: VLLMConfig) -> Namespace:
             raise StartError(f"vLLM has no engine option {name}{hint}")
         setattr(args, name, value)
     return args
+
+
+def _executor(config: VLLMConfig) -> str | None:
+    """What runs the shards: vLLM would go by what it finds around it, GPUs and Ray."""
+    if config.spans_nodes:
+        return "ray"
+    return "mp" if config.num_shards > 1 else None
 
 
 def _adapters(model_id: str, config: VLLMConfig) -> dict[str, Any]:
@@ -214,13 +226,22 @@ def _quantization(config: VLLMConfig) -> dict[str, str]:
     return {"quantization": "bitsandbytes"} if config.quantization == "nf4" else {}
 
 
-async def launch(args: Namespace, config: VLLMConfig) -> tuple["EngineClient", ASGIApp]:
+def _engine_config(engine_args: Any) -> Any:
+    """vLLM's own configuration. Whoever runs a replica over several nodes makes it there, and
+    adds the placement group that its shards are in: see `VLLMBackend.engine_config`."""
+    return engine_args.create_engine_config()
+
+
+async def launch(
+    args: Namespace, config: VLLMConfig, engine_config: EngineConfig = _engine_config
+) -> tuple["EngineClient", ASGIApp]:
     """Starts the engine (in a process of its own) and builds vLLM's app around it."""
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.entrypoints.launchers.api_server.app_state import init_app_state
     from vllm.entrypoints.launchers.app import build_app
 
-    vllm_config = await asyncio.to_thread(AsyncEngineArgs.from_cli_args(args).create_engine_config)
+    engine_args = AsyncEngineArgs.from_cli_args(args)
+    vllm_config = await asyncio.to_thread(engine_config, engine_args)
     # Not in a thread: the engine binds itself to the running loop.
     engine = engine_class().from_vllm_config(vllm_config, disable_log_stats=args.disable_log_stats)
     engine.stops = _stops(config, engine)

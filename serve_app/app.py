@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from ray import serve
-from ray.serve import Application
+from ray.serve import Application, Deployment
 from starlette.types import ASGIApp
 
 from deployments import backends
@@ -19,11 +19,14 @@ from serve_app.config import RouterArgs, RouterSettings
 from serve_app.error_response import log_unforeseen
 from serve_app.guard import digest
 from serve_app.loading import telling
+from serve_app.placement import request
+from serve_app.placement.granted import granted, join_group
+from serve_app.placement.live import cluster_nodes
+from serve_app.placement.node import Node
 from serve_app.replica_log import log_to_stderr
 from serve_app.router import RouterApp
 from serve_app.serve_cluster import (
     ServeCluster,
-    cluster_has_gpus,
     own_application,
     own_replica,
 )
@@ -40,14 +43,18 @@ Message = bytes | Sequence[Item] | RoundhouseError  # what a replica says by the
 
 def router(args: RouterArgs) -> Application:
     """The router application: `import_path: serve_app.app:router`."""
-    deployment = serve.deployment(
+    return router_deployment(cluster_nodes()).bind(args.model_dump())
+
+
+def router_deployment(nodes: Sequence[Node]) -> Deployment:
+    """What Serve is asked for, for the replicas of the router, in a cluster of these nodes."""
+    return serve.deployment(
         Router,
         name="Router",
         max_ongoing_requests=4096,
-        ray_actor_options={"num_cpus": ROUTER_CPUS},
         graceful_shutdown_timeout_s=DRAIN_S,
+        **request.cpu_options(ROUTER_CPUS, nodes),
     )
-    return deployment.bind(args.model_dump())
 
 
 def model(args: dict[str, Any]) -> Application:
@@ -56,33 +63,20 @@ def model(args: dict[str, Any]) -> Application:
     The deployment is named after its backend, so that Serve's status alone tells the kind.
     Raises: ValueError for args that do not validate.
     """
-    config = backends.configure(args)
-    deployment = serve.deployment(
+    return model_deployment(backends.configure(args), cluster_nodes()).bind(dict(args))
+
+
+def model_deployment(config: BackendConfig, nodes: Sequence[Node]) -> Deployment:
+    """What Serve is asked for, for the replicas of a model, in a cluster of these nodes."""
+    return serve.deployment(
         Model,
         name=config.backend,
         max_ongoing_requests=config.max_ongoing_requests,
         max_queued_requests=config.max_ongoing_requests,
-        ray_actor_options=_actor_options(config),
         max_constructor_retry_count=MAX_STARTS,
         graceful_shutdown_timeout_s=DRAIN_S,
+        **request.options(config, nodes),
     )
-    return deployment.bind(dict(args))
-
-
-def _actor_options(config: BackendConfig) -> dict[str, float]:
-    options = {"num_cpus": config.num_cpus, "num_gpus": num_gpus(config)}
-    ram = config.reserved_ram_bytes
-    return options | ({} if ram is None else {"memory": ram})
-
-
-def num_gpus(config: BackendConfig) -> float:
-    """The GPUs a replica asks Ray for: what the args say, else its share where there are any."""
-    if config.num_gpus is not None:
-        return config.num_gpus
-    shards = getattr(config, "tensor_parallel_size", 1)
-    if shards > 1:
-        return float(shards)
-    return config.gpu_share if cluster_has_gpus() else 0.0
 
 
 @serve.ingress()
@@ -112,7 +106,9 @@ class Model:
 
     async def __init__(self, args: dict[str, Any]) -> None:  # type: ignore[misc] # Serve's form
         log_to_stderr()
-        self._backend = backends.build(own_application(), backends.configure(args))
+        config = granted(backends.configure(args))
+        self._backend = backends.build(own_application(), config)
+        join_group(self._backend)
         self._sender = Sender()
         async with telling(own_application(), own_replica()) as report:
             await self._backend.start(report)

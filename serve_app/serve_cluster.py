@@ -209,8 +209,3 @@ def own_application() -> str:
 def own_replica() -> str:
     """The id of this replica, which no other has."""
     return str(serve.get_replica_context().replica_id.unique_id)
-
-
-def cluster_has_gpus() -> bool:
-    """Whether any node of the cluster has a GPU."""
-    return bool(ray.cluster_resources().get("GPU", 0))

@@ -11,6 +11,7 @@ from deployments.errors import BackendUnavailable, ModelNotFound, StartError
 from deployments.exchange import Exchange, Head, Item, ModelCard
 from deployments.huggingface import hub
 from deployments.huggingface.answer import Answer
+from deployments.huggingface.booking import enforce
 from deployments.huggingface.embedding.task import task_of
 from deployments.huggingface.endpoints import Prepared, check_path, prepare
 from deployments.huggingface.generation import Sink
@@ -157,6 +158,7 @@ class HuggingFaceBackend:
 def _run(config: HuggingFaceConfig, report: Report) -> "Running | Embedding":
     """Loads the model and starts its engine. Raises: StartError."""
     folder = hub.folder(config, report)
+    enforce(config)
     if task_of(folder, config) == "embed":
         from deployments.huggingface.embedding.service import start
 

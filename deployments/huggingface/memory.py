@@ -15,10 +15,17 @@ SHARE_OF_RAM = 0.4
 def num_free_tokens(device: torch.device, bytes_per_token: int) -> int:
     """How many tokens' keys and values may be kept on `device`."""
     if device.type == "cuda":
-        free_bytes = SHARE_OF_GPU * torch.cuda.mem_get_info(device)[0]
+        free_bytes = SHARE_OF_GPU * free_gpu_bytes(device)
     else:
         free_bytes = SHARE_OF_RAM * available_ram_bytes()
     return int(free_bytes) // bytes_per_token
+
+
+def free_gpu_bytes(device: torch.device) -> int:
+    """What this process can still allocate: what is free, within its part of a GPU it shares."""
+    free, total = torch.cuda.mem_get_info(device)
+    limit = int(torch.cuda.get_per_process_memory_fraction(device) * total)
+    return max(0, min(int(free), limit - int(torch.cuda.memory_allocated(device))))
 
 
 def num_planned_tokens(plan: Plan) -> int:

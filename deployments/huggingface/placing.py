@@ -5,6 +5,7 @@ from pathlib import Path
 
 from deployments.config import HuggingFaceConfig, MemoryConfig
 from deployments.errors import StartError
+from deployments.huggingface.booking import allowed_bytes
 from deployments.placement import machine
 from deployments.placement.arrangement import Tier
 from deployments.placement.bandwidth import Bandwidths
@@ -54,17 +55,18 @@ def _question(model: Model, config: HuggingFaceConfig) -> Question:
     return Question(
         model,
         Workload(memory.batch, context, config.prefill_chunk_tokens),
-        budget(memory),
+        _budget(memory, allowed_bytes(config, machine.total_gpu_bytes())),
         QUANTIZATIONS if config.quantization == "auto" else (config.quantization,),
         (Tier.RESIDENT,) if memory.streaming == "off" else tuple(Tier),
     )
 
 
-def budget(memory: MemoryConfig) -> Budget:
-    """What a model may use here: what is free, and of that no more than what `memory` says."""
+def _budget(memory: MemoryConfig, allowed_gpu_bytes: int) -> Budget:
+    """What a model may use here: what is free, and of that no more than what `memory` says, nor
+    than its part of a GPU that it shares."""
     taken = machine.own_ram_bytes()
     return Budget(
-        gpu_bytes=_least(machine.free_gpu_bytes(), memory.gpu),
+        gpu_bytes=min(machine.free_gpu_bytes(), allowed_gpu_bytes),
         cpu_bytes=_least(machine.available_ram_bytes() + taken, memory.cpu),
         disk_bytes=None if memory.disk is None else _disk_bytes(Path(memory.disk)),
         base_bytes=taken,

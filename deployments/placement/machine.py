@@ -18,7 +18,11 @@ OWN_CGROUPS = Path("/proc/self/cgroup")
 LIMIT_FILES = ("memory.max", "memory.limit_in_bytes")
 USAGE_FILES = ("memory.current", "memory.usage_in_bytes")
 NO_LIMIT = 2**60  # version 1 writes a number near 2**63 where there is none
-NVIDIA_SMI = ("nvidia-smi", "--query-gpu=memory.free", "--format=csv,noheader,nounits")
+NVIDIA_SMI = (
+    "nvidia-smi",
+    "--query-gpu=memory.free,memory.total",
+    "--format=csv,noheader,nounits",
+)
 TIMEOUT_S = 5
 
 
@@ -36,8 +40,19 @@ def own_ram_bytes() -> int:
 def free_gpu_bytes() -> int:
     """Free memory of the GPU that this process would use; 0 without one. Asks torch only where it
     is loaded: importing it takes seconds."""
+    return _gpu_bytes(0)
+
+
+def total_gpu_bytes() -> int:
+    """All memory of the GPU that this process would use; 0 without one."""
+    return _gpu_bytes(1)
+
+
+def _gpu_bytes(of_free_and_total: int) -> int:
     if (torch := sys.modules.get("torch")) is not None:
-        return int(torch.cuda.mem_get_info()[0]) if torch.cuda.is_available() else 0
+        if not torch.cuda.is_available():
+            return 0
+        return int(torch.cuda.mem_get_info()[of_free_and_total])
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None and not visible.strip():
         return 0
@@ -46,7 +61,8 @@ def free_gpu_bytes() -> int:
         done = subprocess.run(
             command, check=True, capture_output=True, text=True, timeout=TIMEOUT_S
         )
-        return int(done.stdout.split()[0]) * 2**20
+        sizes = done.stdout.splitlines()[0].split(",")
+        return int(sizes[of_free_and_total]) * 2**20
     except (OSError, subprocess.SubprocessError, ValueError, IndexError):
         return 0
 

@@ -7,9 +7,8 @@ import pytest
 import ray
 
 from deployments import errors
-from deployments.backends import configure
 from deployments.exchange import EVENT_STREAM, Head, Item, Tail
-from serve_app.app import bundles, model, num_gpus, router
+from serve_app.app import bundles, model, router
 from serve_app.config import RouterArgs
 
 
@@ -41,20 +40,6 @@ def test_ram_is_declared() -> None:
     declared = model({**args, "memory": {"cpu": "24GiB", "disk": "/d"}})._bound_deployment
     assert declared.ray_actor_options["memory"] == 24 * 2**30
     assert "memory" not in model(args)._bound_deployment.ray_actor_options
-
-
-@pytest.mark.parametrize(
-    ("args", "expected"),
-    [
-        ({"backend": "vllm", "checkpoint": "/m", "num_gpus": 0.5}, 0.5),
-        ({"backend": "vllm", "checkpoint": "/m", "tensor_parallel_size": 4}, 4),
-        ({"backend": "api", "models": {"m": {"upstream_model": "m"}}}, 0),
-        ({"backend": "echo"}, 0),
-    ],
-)
-def test_gpus(args: dict[str, object], expected: float) -> None:
-    """A replica asks for what the args say, or one GPU for each shard; API models for none."""
-    assert num_gpus(configure(args)) == expected
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,180 @@
+"""What replicas ask Ray for: the mapping from args, for nodes that are only described."""
+
+from typing import Any
+
+import pytest
+from ray import serve
+
+from deployments.backends import configure
+from deployments.catalog import checkpoint_path
+from deployments.config import HuggingFaceConfig
+from deployments.huggingface.booking import allowed_bytes, enforce, fraction, gpu_bytes
+from deployments.vllm_engine import _executor
+from serve_app.placement.node import ACCELERATOR_LABEL, NODE_ID_LABEL, Node
+from serve_app.placement.request import cpu_options, num_gpus, options
+from serve_app.placement.selector import matches
+from tests.unit.serve_app.placement.nodes import CPU_NODE, HEAD, gpu_node
+
+API = {"backend": "api", "models": {"m": {"upstream_model": "m"}}}
+VLLM = {"backend": "vllm", "checkpoint": "/m"}
+HF = {"backend": "huggingface", "checkpoint": "/m"}
+GPU_NODES = (gpu_node("g", 8),)
+
+
+def actor(args: dict[str, Any], *nodes: Node) -> dict[str, Any]:
+    asked = options(configure(args), nodes)
+    serve.deployment(lambda: None, **asked)  # Serve takes it
+    found: dict[str, Any] = asked["ray_actor_options"]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("args", "nodes", "expected"),
+    [
+        ({**VLLM, "num_gpus": 0.5}, (), 0.5),
+        ({**VLLM, "tensor_parallel_size": 4}, (), 4),
+        ({**VLLM, "tensor_parallel_size": 4, "num_gpus": 0}, GPU_NODES, 0),
+        (VLLM, (CPU_NODE,), 0),
+        (VLLM, GPU_NODES, 1),
+        ({**VLLM, "gpu_share": 0.25}, GPU_NODES, 0.25),
+        ({**VLLM, "accelerator_type": "H100"}, (CPU_NODE,), 1),
+        ({**VLLM, "label_selector": {"pool": "b"}}, GPU_NODES, 0),
+        (HF, GPU_NODES, 1),
+        ({**HF, "memory": {"gpu": "15GB"}}, GPU_NODES, 0.2),
+        ({**HF, "memory": {"gpu": "15GB"}, "gpu_share": 0.5}, GPU_NODES, 0.5),
+        ({**HF, "memory": {"gpu": "15GB"}}, (*GPU_NODES, gpu_node("s", 4, "T4")), 1),
+        ({**HF, "memory": {"gpu": "15GB"}}, (*GPU_NODES, gpu_node("s", 4, "Q4")), 1),
+        ({**HF, "memory": {"gpu": 0}}, GPU_NODES, 0),
+        (API, GPU_NODES, 0),
+        ({"backend": "echo"}, GPU_NODES, 0),
+    ],
+)
+def test_gpus(args: dict[str, Any], nodes: tuple[Node, ...], expected: float) -> None:
+    """A replica asks for the GPUs of its args, for one for each shard, or for its share of one
+    where the cluster has such; what a `memory` plans with is a share of the smallest of them, as
+    far as sizes are known."""
+    assert num_gpus(configure(args), nodes) == expected
+
+
+def test_share_from_the_plan() -> None:
+    """A small Hugging Face model with `memory` books what its plan needs, up to a twentieth."""
+    args = {"backend": "huggingface", "model_type": "demo", "memory": {"batch": 256}}
+    args["checkpoint"] = checkpoint_path("package:demo/model")
+    del args["model_type"]
+    config = configure(args)
+    assert isinstance(config, HuggingFaceConfig)
+    needed = gpu_bytes(config)
+    assert needed is not None
+    assert needed > 500e6
+    share = num_gpus(config, (gpu_node("t", 1, "T4"),))
+    assert needed / 16e9 <= share < needed / 16e9 + 0.05
+    assert share < 0.5
+
+
+@pytest.mark.parametrize(
+    ("args", "gigabytes"),
+    [
+        ({}, 80),
+        ({"num_gpus": 0.25}, 20),
+        ({"gpu_share": 0.5}, 40),
+        ({"num_gpus": 0.25, "memory": {"gpu": "4GB"}}, 4),
+        ({"num_gpus": 1, "memory": {"gpu": "4GB"}}, 4),
+    ],
+)
+def test_a_share_is_a_limit(args: dict[str, Any], gigabytes: float) -> None:
+    """What a Hugging Face model may take of a GPU is its share, and no more than its `memory`;
+    the libraries' own comes out of that, not on top."""
+    config = configure({**HF, **args})
+    assert isinstance(config, HuggingFaceConfig)
+    allowed = allowed_bytes(config, 80 * 10**9)
+    assert allowed == gigabytes * 1e9
+    assert fraction(allowed, 80 * 10**9) == pytest.approx((gigabytes - 0.537) / 80, abs=1e-3)
+    enforce(config)  # changes nothing where there is no GPU
+
+
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        ({}, 0.95),
+        ({"num_gpus": 0.4}, 0.38),
+        ({"gpu_share": 0.4}, 0.38),
+        ({"gpu_share": 0.4, "num_gpus": 1}, 0.95),
+        ({"tensor_parallel_size": 2}, 0.95),
+        ({"num_gpus": 0.4, "gpu_memory_utilization": 0.3}, 0.3),
+    ],
+)
+def test_vllm_is_sized_by_its_share(args: dict[str, Any], expected: float) -> None:
+    """vLLM takes 0.95 of a GPU, of a shared one that of its share, unless it is told otherwise."""
+    config: Any = configure({**VLLM, **args})
+    assert config.memory_utilization == pytest.approx(expected)
+
+
+def test_tensor_parallelism_stays_on_one_node() -> None:
+    """Shards of one stage are asked for as one request, and run as vLLM's own processes."""
+    args = {**VLLM, "tensor_parallel_size": 4, "accelerator_type": "H100", "num_cpus": 2}
+    asked = options(configure(args), GPU_NODES)
+    expected = {"num_cpus": 2, "num_gpus": 4, "accelerator_type": "H100"}
+    assert asked == {"ray_actor_options": expected}
+    config: Any = configure(args)
+    assert _executor(config) == "mp"
+
+
+def test_stages_span_nodes() -> None:
+    """TP x PP is a placement group of one GPU a bundle, the replica's CPUs in the first; the
+    replica asks for no GPU, and Ray runs the shards."""
+    sizes = {"tensor_parallel_size": 2, "pipeline_parallel_size": 3, "num_cpus": 2}
+    args = {**VLLM, **sizes, "accelerator_type": "L4", "label_selector": {"pool": "a"}}
+    asked = options(configure(args), ())
+    one = {"GPU": 1.0, "accelerator_type:L4": 0.001}
+    assert asked.pop("ray_actor_options") == {"num_cpus": 2, "num_gpus": 0}
+    assert asked == {
+        "placement_group_bundles": [{"CPU": 2, **one}, *[one] * 5],
+        "placement_group_strategy": "PACK",
+        "placement_group_bundle_label_selector": [{"pool": "a"}],
+    }
+    actor(args)
+    config: Any = configure(args)
+    assert _executor(config) == "ray"
+    assert _executor(config.model_copy(update={"num_gpus": 0})) == "mp"
+
+
+def test_without_gpus_off_gpu_nodes() -> None:
+    """A replica that needs no GPU keeps off the nodes that have some, labelled or not, if there
+    is another that has its CPUs; and goes anywhere if there is none."""
+    plain = gpu_node("p", 8, labelled=False)
+    nodes = (HEAD, CPU_NODE, *GPU_NODES, plain, gpu_node("n", 8, "H200"))
+    for selector in (
+        actor(API, *nodes)["label_selector"],
+        cpu_options(0.2, nodes)["ray_actor_options"]["label_selector"],
+    ):
+        assert [node.name for node in nodes if matches(node, selector)] == ["h", "c"]
+    assert "label_selector" not in actor(API, HEAD, *GPU_NODES)
+    assert "label_selector" not in actor({**API, "num_cpus": 17}, CPU_NODE, *GPU_NODES)
+    assert "label_selector" not in actor(VLLM, *nodes)
+    selector = actor(API, CPU_NODE)["label_selector"]
+    assert not matches(GPU_NODES[0], selector)  # which may come later
+    assert NODE_ID_LABEL not in selector
+
+
+def test_labels() -> None:
+    """What the args say of labels goes before our own, for any backend."""
+    wanted = {ACCELERATOR_LABEL: "H100"}
+    assert actor({**API, "label_selector": wanted}, CPU_NODE)["label_selector"] == wanted
+    assert actor({**VLLM, "label_selector": wanted}, *GPU_NODES)["label_selector"] == wanted
+
+
+@pytest.mark.parametrize(
+    ("condition", "labels", "expected"),
+    [
+        ("a", {"k": "a"}, True),
+        ("a", {}, False),
+        ("!a", {}, True),
+        ("!a", {"k": "a"}, False),
+        ("in(a, b)", {"k": "b"}, True),
+        ("!in(a,b)", {"k": "b"}, False),
+        ("!in(a,b)", {"k": "c"}, True),
+    ],
+)
+def test_conditions(condition: str, labels: dict[str, str], expected: bool) -> None:
+    """Label conditions mean here what they mean to Ray."""
+    assert matches(Node("n", {}, labels), {"k": condition}) is expected
