@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from serve_app import models_command, plan_command
+from serve_app import models_command, plan_cluster_command, plan_command
 from serve_app.models_command import number
 
 Commands = argparse._SubParsersAction  # type of add_subparsers(), which has no public name
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         description="One OpenAI-compatible endpoint in front of every kind of language model.",
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (_add_check, _add_models, _add_plan, _add_serve):
+    for add in (_add_check, _add_models, _add_plan, _add_plan_cluster, _add_serve):
         add(commands)
     arguments = parser.parse_args(argv)
     return int(arguments.run(arguments))
@@ -70,6 +70,12 @@ def _add_plan(commands: "Commands[argparse.ArgumentParser]") -> None:
     parser = _command(commands, "plan", "tell what a model needs, and where it would go")
     plan_command.add_arguments(parser)
     parser.set_defaults(run=plan_command.run)
+
+
+def _add_plan_cluster(commands: "Commands[argparse.ArgumentParser]") -> None:
+    parser = _command(commands, "plan-cluster", "tell which model of a serve_config lands where")
+    plan_cluster_command.add_arguments(parser)
+    parser.set_defaults(run=plan_cluster_command.run)
 
 
 def _add_serve(commands: "Commands[argparse.ArgumentParser]") -> None:

@@ -17,6 +17,7 @@ class Request:
 
     path: Path
     num_gpus: float
+    in_group: bool = False
 
 
 def check(inventory: Inventory, largest: Node | None) -> Iterator[Problem]:
@@ -40,6 +41,8 @@ def _by_args(application: Application, largest: Node | None) -> Request | None:
     config, path = configured(application), (*application.path, "args")
     if not isinstance(config, CheckpointConfig):
         return None
+    if config.spans_nodes:  # by shards of one GPU each, wherever they are
+        return Request((*path, "pipeline_parallel_size"), 1, in_group=True)
     if config.num_gpus is not None:
         return Request((*path, "num_gpus"), config.num_gpus) if config.num_gpus else None
     if isinstance(config, VLLMConfig) and config.tensor_parallel_size > 1:
@@ -57,8 +60,9 @@ def _by_options(options: Mapping[str, Any], path: Path) -> Iterator[Request]:
 
 
 def _lost(asked: Request, actor: dict[str, Any], path: Path) -> Iterator[Problem]:
-    """Serve replaces a replica's options by the file's, it does not merge them."""
-    if "num_gpus" not in actor:
+    """Serve replaces a replica's options by the file's, it does not merge them; a placement group
+    is another option."""
+    if "num_gpus" not in actor and not asked.in_group:
         message = f"would take the replica's GPU away: add `num_gpus: {asked.num_gpus:g}` (or 0)"
         yield Problem(path, message)
 
