@@ -17,7 +17,8 @@ from deployments.placement.source import from_folder
 from deployments.placement.workload import Workload
 from serve_app.placement.shape import Shape
 
-BYTES_OF_PARAMETER = {"none": 2.0, "int8": 1.0, "nf4": 0.56}
+SMALLEST = "nf4"  # what `quantization: auto` comes to, where nothing larger fits
+BYTES_OF_PARAMETER = {"none": 2.0, "int8": 1.0, SMALLEST: 0.56}
 
 
 def gpu_gb(config: BackendConfig, shape: Shape) -> float | None:
@@ -41,13 +42,14 @@ def _part(config: CheckpointConfig, shape: Shape) -> float:
 
 def _weight_bytes(config: CheckpointConfig) -> float | None:
     folder = Path(catalog.checkpoint_path(config.checkpoint))
+    quantization = SMALLEST if config.quantization == "auto" else config.quantization
     if folder.is_dir():
         try:
             model = from_folder(folder, config.dtype)
         except StartError:
             return None
-        return demand(model, config.quantization, Workload()).weight_bytes
+        return demand(model, quantization, Workload()).weight_bytes
     entry = catalog.entries().get(config.model_type or "")
     if entry is None or entry.parameters is None or config.dtype == "float32":
         return None
-    return entry.parameters * BYTES_OF_PARAMETER[config.quantization]
+    return entry.parameters * BYTES_OF_PARAMETER[quantization]
