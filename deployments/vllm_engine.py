@@ -20,6 +20,7 @@ from deployments.asgi import AppCall, ASGIApp
 from deployments.body import MAX_ECHO_CHARS, parse_object, with_fields
 from deployments.catalog import checkpoint_path
 from deployments.config import VLLMConfig
+from deployments.engine_cores import EngineCores
 from deployments.errors import (
     BackendOverloaded,
     BackendUnavailable,
@@ -68,6 +69,7 @@ class VLLMBackend:
         self._engine: EngineClient | None = None
         self._app: ASGIApp | None = None
         self.engine_config: EngineConfig = _engine_config
+        self._cores = EngineCores()
 
     def card(self) -> ModelCard:
         return ModelCard(backend="vllm", models=tuple(self._model_ids))
@@ -90,9 +92,12 @@ class VLLMBackend:
             await self.stop()
             reason = str(exc).strip().split("\n")[0]
             raise StartError(f"vLLM could not start {self._config.checkpoint}: {reason}") from exc
+        if computes_on_cpu():
+            self._cores.settle()
 
     async def stop(self) -> None:
         engine, self._engine, self._app = self._engine, None, None
+        self._cores.release()
         if engine is not None:
             await asyncio.to_thread(engine.shutdown)
 
@@ -215,9 +220,13 @@ def _num_lora_slots(num_adapters: int) -> int:
     is taken for Python's (vllm/lora/ops/torch_ops/lora_ops.py). A last slot that no adapter ever
     needs holds zeros.
     """
+    return num_adapters + 1 if computes_on_cpu() else min(num_adapters, MAX_LORAS)
+
+
+def computes_on_cpu() -> bool:
     from vllm.platforms import current_platform
 
-    return num_adapters + 1 if current_platform.is_cpu() else min(num_adapters, MAX_LORAS)
+    return bool(current_platform.is_cpu())
 
 
 def _quantization(config: VLLMConfig) -> dict[str, str]:
