@@ -19,7 +19,7 @@ from deployments.huggingface.loader import load
 from deployments.huggingface.rehearsal import step
 
 CONTEXT = 64
-SPARE_BYTES = 64 * 2**20  # of the cap, that the plan may not use
+SPARE_BYTES = 160 * 2**20  # of the cap, that the plan may not use
 
 
 def main(asked: dict[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """From a plan to a model that streams, or to the reason why it cannot."""
 
+import contextlib
+import ctypes
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,9 @@ from deployments.huggingface.streaming.preparing import need_repacking, prepared
 from deployments.huggingface.streaming.streamer import Streamer
 from deployments.placement.planner import Plan
 from deployments.progress import Report
+
+M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
+MMAP_THRESHOLD_BYTES = 2**20
 
 __all__ = ["Unstreamable", "load"]
 
@@ -31,6 +36,8 @@ def load(skeleton: Any, plan: Plan, disk: Path | None, report: Report) -> Any:
         if disk is None:
             raise Unstreamable("its layers must be repacked, and there is no disk to do that on")
         matched = prepared(matched, dtype, chosen.quantization, disk, report)
+    if not plan.question.budget.has_gpu:
+        _return_freed_memory()
     device = torch.device("cuda" if plan.question.budget.has_gpu else "cpu")
     streamer = Streamer(matched, arrangement.tiers, arrangement.num_slots, device)
     streamer.attach(model, dtype, report)
@@ -44,3 +51,10 @@ def empty(skeleton: Any, dtype: torch.dtype) -> Any:
         return type(skeleton)._from_config(
             config, dtype=dtype, attn_implementation=config._attn_implementation
         )
+
+
+def _return_freed_memory() -> None:
+    """Lets the C library give large freed blocks back to the system. It would learn to keep them:
+    caches that grow layer by layer then leave holes behind that the next ones do not fit in."""
+    with contextlib.suppress(AttributeError, OSError):  # a C library without mallopt
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES)

@@ -91,7 +91,8 @@ async def test_lost_weights_fail_all_requests(large: Path, harm: str) -> None:
         assert streamer_of(backend).ring.num_slots == DISK_SLOTS
         asked: dict[str, Any] = {"prompt": "abc", "max_tokens": 200, "ignore_eos": True}
         running = [asyncio.create_task(ask(backend, COMPLETIONS, **asked)) for _ in range(6)]
-        await until(lambda: backend.engine.num_running > 0, 30)
+        engine = backend.engine
+        await until(lambda: engine.num_running + engine.num_waiting == len(running), 60)
         weights = large / "model.safetensors"
         if harm == "truncate":
             os.truncate(weights, 1_000_000)
