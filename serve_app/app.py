@@ -4,7 +4,8 @@ The only place where a backend class becomes a Serve deployment.
 """
 
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from typing import Any
 
 from ray import serve
@@ -113,14 +114,16 @@ class Model:
         async with telling(own_application(), own_replica()) as report:
             await self._backend.start(report)
 
-    async def exchange(self, request: Exchange, ticket: Ticket | None) -> AsyncIterator[Message]:
+    async def exchange(
+        self, request: Exchange, ticket: Ticket | None
+    ) -> AsyncGenerator[Message, None]:
         """At once the name of the wire that the backend's items come by: the request is taken.
         Then the items, if there is no wire, and at last how it ended, if badly."""
+        answer = bundles(self._backend.exchange(request))
         try:
-            async for message in self._sender.carry(
-                ticket, bundles(self._backend.exchange(request))
-            ):
-                yield message
+            async with aclosing(self._sender.carry(ticket, answer)) as messages:
+                async for message in messages:
+                    yield message
         except RoundhouseError as exc:
             yield exc
         except Exception as exc:  # noqa: BLE001 - the edge of the backend: logged here, once
@@ -142,17 +145,18 @@ class Model:
         await self._backend.stop()
 
 
-async def bundles(items: AsyncIterator[Item]) -> AsyncIterator[Sequence[Item]]:
+async def bundles(items: AsyncGenerator[Item, None]) -> AsyncGenerator[Sequence[Item], None]:
     """As few messages as there can be: an answer that is not streamed in one, a stream's Head with
     its first bytes. Nothing waits that could leave."""
     held: list[Item] = []
     streamed = False
-    async for item in items:
-        held.append(item)
-        if isinstance(item, Head):
-            streamed = item.content_type.startswith(EVENT_STREAM)
-        elif streamed:
-            yield held
-            held = []
+    async with aclosing(items):
+        async for item in items:
+            held.append(item)
+            if isinstance(item, Head):
+                streamed = item.content_type.startswith(EVENT_STREAM)
+            elif streamed:
+                yield held
+                held = []
     if held:
         yield held

@@ -1,9 +1,12 @@
 """A replica's end: a wire to each router that asks, made when it first asks, and kept."""
 
-from collections.abc import AsyncIterator, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 
 from deployments.exchange import Item
 from serve_app.wire.frames import Ticket
+from serve_app.wire.outbox import Outbox
 from serve_app.wire.outgoing import Address, OutgoingWire
 
 NO_WIRE = b""
@@ -16,26 +19,30 @@ class Sender:
         self._wires: dict[Address, OutgoingWire] = {}
 
     async def carry(
-        self, ticket: Ticket | None, bundles: AsyncIterator[Sequence[Item]]
-    ) -> AsyncIterator[bytes | Sequence[Item]]:
-        """Yields the name of the wire that the answer comes by, before it begins, and puts the
-        answer on the wire; where there is no wire, `NO_WIRE` and then the answer itself.
+        self, ticket: Ticket | None, bundles: AsyncGenerator[Sequence[Item], None]
+    ) -> AsyncGenerator[bytes | Sequence[Item], None]:
+        """Puts the answer on a wire, and yields the wire's name meanwhile; where there is no wire,
+        `NO_WIRE` and then the answer itself. Closing it closes `bundles`.
 
         Raises: what `bundles` raises, ConnectionError.
         """
         wire = await self._wire_to(ticket) if ticket else None
         if wire is None or ticket is None:
-            yield NO_WIRE
-            async for bundle in bundles:
-                yield bundle
+            async with aclosing(bundles):
+                yield NO_WIRE
+                async for bundle in bundles:
+                    yield bundle
             return
         with wire.outbox(ticket.stream) as outbox:
-            yield wire.wire_id
+            # Begun before the name is on its way: the slower handle does not hold up the answer.
+            sending = asyncio.create_task(send(bundles, outbox))
             try:
-                async for bundle in bundles:
-                    await outbox.send(bundle)
+                yield wire.wire_id
+                await sending
             finally:
-                outbox.end()
+                sending.cancel()
+                # Its error, if any, has been raised above, or nobody is there to be told.
+                await asyncio.gather(sending, return_exceptions=True)
 
     def close(self) -> None:
         for wire in self._wires.values():
@@ -49,3 +56,13 @@ class Sender:
             self._wires = {key: kept for key, kept in self._wires.items() if not kept.is_stale}
             wire = self._wires[address] = OutgoingWire(address)
         return wire if await wire.connected() else None
+
+
+async def send(bundles: AsyncGenerator[Sequence[Item], None], outbox: Outbox) -> None:
+    """Sends a whole answer, and then its end, whatever that is."""
+    try:
+        async with aclosing(bundles):
+            async for bundle in bundles:
+                await outbox.send(bundle)
+    finally:
+        outbox.end()

@@ -1,7 +1,7 @@
 """The wire, both ends on real sockets: what a replica puts in comes out at the router."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import suppress
 
 import pytest
@@ -43,7 +43,7 @@ async def sender() -> AsyncIterator[Sender]:
     sender.close()
 
 
-async def bundles(answer: Sequence[Sequence[Item]]) -> AsyncIterator[Sequence[Item]]:
+async def bundles(answer: Sequence[Sequence[Item]]) -> AsyncGenerator[Sequence[Item], None]:
     for bundle in answer:
         yield bundle
 
@@ -113,7 +113,7 @@ async def test_a_slow_client_holds_back_its_own_answer_only(
     """The router keeps little of an answer that is not taken; the one beside it goes on."""
     piece, taken = bytes(64 * 1024), 0
 
-    async def endless() -> AsyncIterator[Sequence[Item]]:
+    async def endless() -> AsyncGenerator[Sequence[Item], None]:
         nonlocal taken
         while True:
             taken += 1
@@ -142,7 +142,7 @@ async def test_a_replica_that_dies_breaks_its_answers_off(
 ) -> None:
     """What came is given out, and then the error; no caller hangs."""
 
-    async def stuck() -> AsyncIterator[Sequence[Item]]:
+    async def stuck() -> AsyncGenerator[Sequence[Item], None]:
         yield [Head(), b"a"]
         await asyncio.Event().wait()
 
@@ -178,10 +178,44 @@ async def test_after_its_end_an_answer_cannot_be_lost(receiver: Receiver, sender
         assert len(await all_of(inbox)) == 3
 
 
+async def test_the_backend_begins_before_the_handle_is_heard(
+    receiver: Receiver, sender: Sender
+) -> None:
+    """The answer may be there before the name of its wire is, and is none the worse for it."""
+    with receiver.inbox() as inbox:
+        messages = sender.carry(inbox.ticket, bundles(ANSWER))
+        wire_id = await anext(messages)
+        await until(lambda: inbox._over, 5)
+        receiver.bind(inbox, wire_id)  # type: ignore[arg-type]
+        assert len(await all_of(inbox)) == 3
+        assert [message async for message in messages] == []
+
+
+async def test_a_call_that_is_closed_closes_the_backends(
+    receiver: Receiver, sender: Sender
+) -> None:
+    """At once, whether it was about to send or to make the next piece."""
+    closed = asyncio.Event()
+
+    async def stuck() -> AsyncGenerator[Sequence[Item], None]:
+        try:
+            yield [Head()]
+            await asyncio.Event().wait()
+        finally:
+            closed.set()
+
+    with receiver.inbox() as inbox:
+        messages = sender.carry(inbox.ticket, stuck())
+        receiver.bind(inbox, await anext(messages))  # type: ignore[arg-type]
+        assert await inbox.read() == [Head()]
+        await messages.aclose()
+        assert closed.is_set()
+
+
 async def test_a_router_that_is_gone_ends_the_answer(receiver: Receiver, sender: Sender) -> None:
     """The backend's work for it ends, too: its generator is closed by the error."""
 
-    async def endless() -> AsyncIterator[Sequence[Item]]:
+    async def endless() -> AsyncGenerator[Sequence[Item], None]:
         while True:
             await asyncio.sleep(0)
             yield [b"x"]
@@ -238,7 +272,7 @@ async def test_what_is_said_in_one_turn_leaves_in_one_piece(sender: Sender) -> N
     port = server.sockets[0].getsockname()[1]
     step, gone, num_begun = asyncio.Event(), asyncio.Event(), 0
 
-    async def answer(number: int) -> AsyncIterator[Sequence[Item]]:
+    async def answer(number: int) -> AsyncGenerator[Sequence[Item], None]:
         nonlocal num_begun
         num_begun += 1
         await step.wait()
