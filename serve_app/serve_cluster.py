@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Any
 
 import ray
@@ -33,6 +33,9 @@ from deployments.exchange import Exchange, Item, ModelCard
 from deployments.progress import Progress
 from serve_app import loading
 from serve_app.directory import STARTING_REPLICAS, Application, State
+from serve_app.placement import waiting
+from serve_app.placement.live import cluster_nodes
+from serve_app.placement.node import Node
 from serve_app.wire.receiver import Receiver
 
 CARD_TIMEOUT_S = 5.0
@@ -64,7 +67,10 @@ class ServeCluster:
         self._begins_to_listen = asyncio.Lock()
 
     async def applications(self) -> Sequence[Application]:
-        status: ServeStatus = await asyncio.to_thread(serve.status)
+        return await asyncio.to_thread(self._applications)
+
+    def _applications(self) -> Sequence[Application]:
+        status: ServeStatus = serve.status()
         return [
             application
             for name, overview in status.applications.items()
@@ -162,10 +168,15 @@ def error_from_serve(exc: BaseException) -> BackendError:
     return BackendUnavailable("The model cannot be reached.", retry_after_s=1)
 
 
-def application_from_status(name: str, overview: ApplicationStatusOverview) -> Application | None:
+def application_from_status(
+    name: str,
+    overview: ApplicationStatusOverview,
+    nodes: Callable[[], Sequence[Node]] = cluster_nodes,
+) -> Application | None:
     """One application of Serve's status; None for one that is being taken down.
 
-    One that is still being built has no deployment yet, but counts: it should run.
+    One that is still being built has no deployment yet, but counts: it should run. One whose
+    replicas wait for a place is held against the `nodes`. Blocks while they are looked up.
     """
     if overview.status == ApplicationStatus.DELETING:
         return None
@@ -174,6 +185,8 @@ def application_from_status(name: str, overview: ApplicationStatusOverview) -> A
     replicas = {ReplicaState(name).value: num for name, num in states.items()}
     state = state_from_replicas(overview.status, replicas)
     message = (deployment.message if deployment else "") or overview.message
+    if state == "warming" and (shape := waiting.asked(message)):
+        message, state = waiting.explained(shape, nodes())
     return Application(
         name=name,
         backend=backend,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Self
 
 ACCELERATOR = "accelerator_type:"  # how Ray names a node's accelerator among its resources
+ACCELERATOR_PART = 0.001  # of a node's one; any number of replicas may be on it
 ACCELERATOR_LABEL = "ray.io/accelerator-type"
 NODE_ID_LABEL = "ray.io/node-id"
 # By Ray's names of accelerators, where one stands for one size; an A100 may have 40 GB or 80.

@@ -12,10 +12,9 @@ from typing import Any
 
 from deployments.config import BackendConfig, HuggingFaceConfig
 from deployments.huggingface.booking import gpu_bytes
-from serve_app.placement.node import ACCELERATOR, Node
+from serve_app.placement.node import ACCELERATOR, ACCELERATOR_PART, Node
 from serve_app.placement.selector import matches, off_gpu_nodes
 
-ACCELERATOR_PART = 0.001  # of a node's one; any number of replicas may be on it
 SHARE_STEPS = 20  # a share is rounded up to a twentieth
 LARGEST_SHARE = 0.5  # two replicas with more do not fit on one GPU
 

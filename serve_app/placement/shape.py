@@ -8,8 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-from serve_app.placement.node import ACCELERATOR, Node
-from serve_app.placement.request import ACCELERATOR_PART
+from serve_app.placement.node import ACCELERATOR, ACCELERATOR_PART, Node
 from serve_app.placement.selector import matches
 
 Resources = Mapping[str, float]
