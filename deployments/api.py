@@ -19,6 +19,7 @@ from deployments.errors import (
     UpstreamNotConfigured,
 )
 from deployments.exchange import JSON, Exchange, Item, ModelCard
+from deployments.load import Load
 from deployments.progress import Report, unreported
 from deployments.relay import relay
 
@@ -76,6 +77,9 @@ class ApiBackend:
     @property
     def num_running(self) -> int:
         return self._num_running
+
+    def load(self) -> Load:
+        return Load(self._num_running)
 
     async def start(self, report: Report = unreported) -> None:
         import aiohttp

@@ -4,12 +4,13 @@ Unknown keys are refused everywhere. Secrets never stand here: only the names of
 variables that hold them, read by the backend on its own replica.
 """
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
@@ -32,10 +33,59 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
 
+class Autoscaling(Config):
+    """Between how many replicas a model has, and what makes them more or fewer.
+
+    Serve's own names; what is left out is the backend's default and not Serve's. A change restarts
+    the model's replicas, as any of its args does; `autoscaling_config` under `deployments:` takes
+    the place of all of it, and restarts nothing.
+    """
+
+    min_replicas: NonNegativeInt = Field(default=1, description="0: none while nobody asks")
+    max_replicas: PositiveInt = 1
+    initial_replicas: NonNegativeInt | None = Field(
+        default=None, description="at the start; left out: `min_replicas`"
+    )
+    target_ongoing_requests: PositiveFloat | None = Field(
+        default=None, description="requests for each replica; left out: the backend's default"
+    )
+    target_kv_use: float = Field(
+        default=0.8, gt=0, le=1, description="share of the memory for keys and values in use"
+    )
+    upscale_delay_s: NonNegativeFloat = Field(
+        default=2, description="how long there must be too much for the replicas that run"
+    )
+    downscale_delay_s: NonNegativeFloat = Field(
+        default=300, description="how far back the highest demand still counts"
+    )
+    downscale_to_zero_delay_s: NonNegativeFloat = Field(
+        default=600, description="how long nobody must have asked before the last replica goes"
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min_replicas > self.max_replicas:
+            raise ValueError(
+                f"min_replicas is {self.min_replicas}, more than max_replicas {self.max_replicas}"
+            )
+        first = self.initial_replicas
+        if first is not None and not self.min_replicas <= first <= self.max_replicas:
+            raise ValueError("initial_replicas is not between min_replicas and max_replicas")
+        return self
+
+
 class BackendConfig(Config):
-    """What Serve must know of any backend before it starts one."""
+    """What Serve must know of any backend before it starts one.
+
+    `default_target_requests` is what one replica should have in hand if nobody says otherwise.
+    """
+
+    default_target_requests: ClassVar[float] = 64
 
     backend: str
+    autoscaling: Autoscaling | None = Field(
+        default=None, description="left out: one replica, or what `deployments:` says"
+    )
     num_gpus: float | None = Field(
         default=None,
         ge=0,
@@ -145,6 +195,8 @@ INFERENCE_PATHS = (
 class ApiConfig(BackendConfig):
     """Commercial APIs behind one CPU-only application."""
 
+    default_target_requests: ClassVar[float] = 128  # it only passes bytes on
+
     backend: Literal["api"] = "api"
     model_type: ModelId | None = Field(default=None, description="an entry of the catalogue")
     models: dict[ModelId, ApiModel] = Field(min_length=1, description="model id: upstream")
@@ -217,6 +269,8 @@ class MemoryConfig(Config):
 
 class HuggingFaceConfig(CheckpointConfig):
     """Any decoder that transformers can generate with, and models that embed texts."""
+
+    default_target_requests: ClassVar[float] = 32
 
     backend: Literal["huggingface"] = "huggingface"
     task: Literal["auto", "generate", "embed"] = Field(
@@ -295,6 +349,8 @@ class VLLMConfig(ShardedConfig, CheckpointConfig):
 
 class EchoConfig(ShardedConfig):
     """The backend without a model, for trying out and testing everything around it."""
+
+    default_target_requests: ClassVar[float] = 128
 
     backend: Literal["echo"] = "echo"
     num_gpus: float = 0

@@ -185,7 +185,7 @@ class ModelWarming(BackendUnavailable):
 
 
 class NotTaken(BackendUnavailable):
-    """No replica took the request in time: none has begun with it, so it may be sent again."""
+    """No replica took the request in time, and the call was ended: it may be sent again."""
 
 
 class WeightsLost(BackendUnavailable):

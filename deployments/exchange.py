@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Protocol
 
+from deployments.load import Load
 from deployments.progress import Report, unreported
 
 JSON = "application/json"
@@ -69,6 +70,9 @@ class Backend(Protocol):
     @property
     def num_running(self) -> int:
         """Exchanges that hold a slot now, those that wait for one included."""
+
+    def load(self) -> Load:
+        """What it has in hand, for autoscaling. Returns at once."""
 
     async def start(self, report: Report = unreported) -> None:
         """Loads whatever is needed to answer, and tells `report` how far it is.

@@ -14,6 +14,7 @@ from deployments.body import parse_object
 from deployments.config import EchoConfig
 from deployments.echo_script import play, script_from_body, split_words
 from deployments.exchange import EVENT_STREAM, Exchange, Head, Item, ModelCard, Tail
+from deployments.load import Load
 from deployments.progress import Progress, Report, Shard, unreported
 
 
@@ -28,6 +29,9 @@ class EchoBackend:
     @property
     def num_running(self) -> int:
         return self._num_running
+
+    def load(self) -> Load:
+        return Load(self._num_running)
 
     async def start(self, report: Report = unreported) -> None:
         report(Progress("loading weights", (Shard("echo", 1, 2), Shard("narcissus", 0, 2))))

@@ -32,8 +32,10 @@ from deployments.errors import (
     UnsupportedEndpoint,
 )
 from deployments.exchange import Exchange, Head, Item, ModelCard, Tail
+from deployments.load import Load
 from deployments.progress import Progress, Report, unreported
 from deployments.stops import stop_ids
+from deployments.vllm_load import Gauge
 from deployments.vllm_stops import Stops, path_of_exchange
 
 if TYPE_CHECKING:
@@ -67,6 +69,7 @@ class VLLMBackend:
         self._config = config
         self._model_ids = config.model_ids(model_id)
         self._engine: EngineClient | None = None
+        self._gauge = Gauge()
         self._app: ASGIApp | None = None
         self.engine_config: EngineConfig = _engine_config
         self._cores = EngineCores()
@@ -79,6 +82,10 @@ class VLLMBackend:
         """Requests that the engine holds, waiting ones included."""
         return self._engine.get_num_unfinished_requests() if self._engine else 0
 
+    def load(self) -> Load:
+        """What vLLM's scheduler said last; without `autoscaling` it is not asked to."""
+        return self._gauge.load if self.num_running else Load(0)
+
     async def start(self, report: Report = unreported) -> None:
         report(Progress("starting vLLM's engine"))  # which does not say how far it is
         path = checkpoint_path(self._config.checkpoint)
@@ -87,7 +94,9 @@ class VLLMBackend:
             _check_adapter(name, adapter, Path(path))
         args = await asyncio.to_thread(server_args, path, self._model_id, self._config)
         try:
-            self._engine, self._app = await launch(args, self._config, self.engine_config)
+            self._engine, self._app = await launch(
+                args, self._config, self._gauge, self.engine_config
+            )
         except (ValueError, OSError, RuntimeError) as exc:
             await self.stop()
             reason = str(exc).strip().split("\n")[0]
@@ -242,7 +251,10 @@ def _engine_config(engine_args: Any) -> Any:
 
 
 async def launch(
-    args: Namespace, config: VLLMConfig, engine_config: EngineConfig = _engine_config
+    args: Namespace,
+    config: VLLMConfig,
+    gauge: Gauge,
+    engine_config: EngineConfig = _engine_config,
 ) -> tuple["EngineClient", ASGIApp]:
     """Starts the engine (in a process of its own) and builds vLLM's app around it."""
     from vllm.engine.arg_utils import AsyncEngineArgs
@@ -252,7 +264,12 @@ async def launch(
     engine_args = AsyncEngineArgs.from_cli_args(args)
     vllm_config = await asyncio.to_thread(engine_config, engine_args)
     # Not in a thread: the engine binds itself to the running loop.
-    engine = engine_class().from_vllm_config(vllm_config, disable_log_stats=args.disable_log_stats)
+    engine = engine_class().from_vllm_config(
+        vllm_config,
+        disable_log_stats=args.disable_log_stats,
+        # Statistics cost a little of every step: only where somebody reads them.
+        stat_loggers=[gauge.stat_logger] if config.autoscaling else None,
+    )
     engine.stops = _stops(config, engine)
     tasks = await engine.get_supported_tasks()
     app = build_app(args, tasks, engine.model_config)

@@ -38,6 +38,8 @@ ROUTER_CPUS = 0.2  # of an operator's count; the router shares its node with API
 DRAIN_S = 120.0
 # What is wrong with a model is seldom gone the next time, and loading it takes its time.
 MAX_STARTS = 3
+POLICY = "serve_app.autoscaling:LoadPolicy"
+LOOK_BACK_S = 12.0  # Serve hears of a load every 10 s
 
 Message = bytes | Sequence[Item] | RoundhouseError  # what a replica says by the handle
 
@@ -77,7 +79,32 @@ def model_deployment(config: BackendConfig, nodes: Sequence[Node]) -> Deployment
         max_constructor_retry_count=MAX_STARTS,
         graceful_shutdown_timeout_s=DRAIN_S,
         **request.options(config, nodes),
+        **_scaling(config),
     )
+
+
+def _scaling(config: BackendConfig) -> dict[str, Any]:
+    """Serve's autoscaling for what `autoscaling` in the args asks for, by our policy; without it
+    nothing, so that `num_replicas` and `autoscaling_config` under `deployments:` count."""
+    asked = config.autoscaling
+    if asked is None:
+        return {}
+    policy = {
+        "target_kv_use": asked.target_kv_use,
+        "downscale_delay_s": asked.downscale_delay_s,
+    }
+    scaling = {
+        "min_replicas": asked.min_replicas,
+        "max_replicas": asked.max_replicas,
+        "initial_replicas": asked.initial_replicas,
+        "target_ongoing_requests": asked.target_ongoing_requests or config.default_target_requests,
+        "look_back_period_s": LOOK_BACK_S,
+        "upscale_delay_s": asked.upscale_delay_s,
+        "downscale_delay_s": 0,  # the policy has its own
+        "downscale_to_zero_delay_s": asked.downscale_to_zero_delay_s,
+        "policy": {"policy_function": POLICY, "policy_kwargs": policy},
+    }
+    return {"autoscaling_config": scaling}
 
 
 @serve.ingress()
@@ -135,6 +162,10 @@ class Model:
 
     async def num_running(self) -> int:
         return self._backend.num_running
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """Serve's hook: what `serve_app.autoscaling` goes by."""
+        return self._backend.load().as_stats()
 
     async def check_health(self) -> None:
         await self._backend.check_health()

@@ -64,7 +64,7 @@ class Cluster(Protocol):
     def exchange(self, application: Application, request: Exchange) -> AsyncGenerator[Item, None]:
         """Opens an exchange with a replica; closing the iterator, or cancelling, ends it there.
 
-        Raises: RoundhouseError; NotTaken if no replica has begun with it.
+        Raises: RoundhouseError; NotTaken if no replica took it.
         """
 
 

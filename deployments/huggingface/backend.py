@@ -18,6 +18,7 @@ from deployments.huggingface.generation import Sink
 from deployments.huggingface.grammar import Grammar, Grammars, Source
 from deployments.huggingface.loader import load
 from deployments.huggingface.plan import TextModel
+from deployments.load import Load
 from deployments.progress import Report, unreported
 
 if TYPE_CHECKING:
@@ -71,6 +72,16 @@ class HuggingFaceBackend:
     def num_running(self) -> int:
         """Exchanges that are being answered or wait for it."""
         return self._num_running
+
+    def load(self) -> Load:
+        """What the engine works on, what waits for it, and how much of its room is reserved."""
+        running = self._running
+        if running is None:
+            return Load(0)
+        if not isinstance(running, Running):
+            return Load(self._num_running, running.engine.num_waiting)
+        engine = running.engine
+        return Load(engine.num_running, engine.num_waiting, engine.kv_use)
 
     async def start(self, report: Report = unreported) -> None:
         """Loads the model, leaving the event loop free. Raises: StartError."""

@@ -56,6 +56,11 @@ class Engine:
         return self._scheduler.num_batch_tokens if self._scheduler else 0
 
     @property
+    def kv_use(self) -> float:
+        """The share of `max_batch_tokens` that running sequences have reserved, 0 to 1."""
+        return min(1.0, self.num_batch_tokens / self._capacity.max_batch_tokens)
+
+    @property
     def num_cache_bytes(self) -> int:
         """What the keys and values take, spare columns included."""
         return self._scheduler.num_cache_bytes if self._scheduler else 0

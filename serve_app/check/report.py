@@ -8,7 +8,17 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
-from serve_app.check import aliases, args, document, gpus, import_path, inventory, names, schema
+from serve_app.check import (
+    aliases,
+    args,
+    document,
+    gpus,
+    import_path,
+    inventory,
+    names,
+    scaling,
+    schema,
+)
 from serve_app.check.inventory import Inventory
 from serve_app.check.nodes import Node
 from serve_app.check.problem import Problem, spell
@@ -22,6 +32,7 @@ RULES = (
     import_path.check,
     args.check,
     aliases.check,
+    scaling.check,
 )
 
 

@@ -111,6 +111,7 @@ async def api() -> AsyncIterator[Subject]:
 @contextlib.asynccontextmanager
 async def demo(kind: str) -> AsyncIterator[Subject]:
     args = {"model_type": "demo", "backend": kind, "adapters": {ADAPTER: adapter()}}
+    args["autoscaling"] = {}  # vLLM tells its load only where somebody asks
     config = backends.configure(args)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what the libraries warn of when imported is not ours

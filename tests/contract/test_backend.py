@@ -10,8 +10,9 @@ import pytest
 
 from deployments.errors import UnsupportedEndpoint
 from deployments.exchange import EVENT_STREAM, JSON, Head, Tail
+from deployments.load import Load
 from tests.contract.asking import Answered, ask, exchange, saying
-from tests.contract.subjects import MODEL, Subject
+from tests.contract.subjects import GENERATING, MODEL, Subject
 from tests.polling import until
 
 pytestmark = [
@@ -154,6 +155,21 @@ async def test_cancel_many(subject: Subject) -> None:
     await asyncio.wait(doomed)
     assert (await kept).text.strip() == TEXT
     await until_idle(subject)
+
+
+async def test_load(subject: Subject) -> None:
+    """The load counts what is being worked on, and is nothing once that has ended; a model that
+    keeps keys and values says how much of their room is taken."""
+    backend = subject.backend
+    task = asyncio.create_task(ask(backend, exchange(waiting(subject, stream=False))))
+    await until(lambda: backend.load().num_running > 0, 5)
+    load = backend.load()
+    assert load.num_waiting == 0
+    assert 0 <= load.kv_use <= 1
+    assert (load.kv_use > 0) == (subject.name in GENERATING)
+    task.cancel()
+    await asyncio.wait([task])
+    await until(lambda: backend.load() == Load(0), 5)
 
 
 async def test_unsupported_endpoint(subject: Subject) -> None:

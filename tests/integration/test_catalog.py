@@ -18,11 +18,11 @@ def test_a_model_of_the_pool(roundhouse: Roundhouse, tmp_path: Path) -> None:
     """A model_type and a checkpoint, scaled as the pool's file scales it, is cold until it is asked
     for; then it is started, and answers the request that started it by its family's template."""
     pool = {app["name"]: app for app in yaml.safe_load(POOL.read_text("utf-8"))["applications"]}
-    scaling = {**pool[KEY]["deployments"][0]["autoscaling_config"], "upscale_delay_s": 0}
+    scaling = pool[KEY]["args"]["autoscaling"]
     falcon = echo_application(KEY)
     falcon["args"] = {"model_type": KEY, "backend": "huggingface", "num_gpus": 0, "num_cpus": 0.1}
     falcon["args"] |= {"checkpoint": str(save_random("FalconForCausalLM", tmp_path))}
-    falcon["deployments"] = [{"name": "huggingface", "autoscaling_config": scaling}]
+    falcon["args"] |= {"autoscaling": scaling}
     instance, applications = roundhouse.instance, roundhouse.instance.config["applications"]
     instance.config["applications"] = [*applications, falcon]
     instance.deploy(roundhouse.dashboard_url)

@@ -73,6 +73,19 @@ SCHEMA = [
     ("num_replicas: 1", "num_replica: 1  # <-", "did you mean `num_replicas`?"),
     ("num_replicas: 1", "num_replicas: -1  # <-", "greater than 0"),
     ("num_replicas: 1", "autoscaling_config: {min_replica: 1}  # <-", "`min_replicas`?"),
+    ("num_replicas: 1", "autoscaling_config: {max_replicas: 4}  # <-", "2 requests each"),
+    (
+        "backend: huggingface}\n",
+        "backend: huggingface, autoscaling: {max_replica: 4}}  # <-\n",
+        "`max_replicas`?",
+    ),
+    (
+        "backend: vllm\n  deployments:\n  - name: vllm\n    num_replicas: 1",
+        "backend: vllm\n    autoscaling: {}\n  deployments:\n  - name: vllm\n"
+        "    num_replicas: 1  # <-",
+        "keep one",
+    ),
+    ("aliases: {chat: demo}", "aliases: {chat: demo}\n      hold: 5  # <-", "`hold_s`?"),
     ("num_replicas: 1", "autoscaling_config: {min_replicas: -1}  # <-", "greater than or equal"),
     ("num_replicas: 1", "autoscaling_config: {policy: {polcy: 1}}  # <-", "unknown key"),
     ("num_replicas: 1", "ray_actor_options: {num_gpus: 0, num_cpu: 1}  # <-", "`num_cpus`?"),

@@ -1,0 +1,134 @@
+"""Models that scale, on a real cluster: to zero and back, and up and down under waves of load."""
+
+import asyncio
+import copy
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
+from typing import Any
+
+import aiohttp
+import pytest
+
+from tests.integration.conftest import Roundhouse, echo_application
+from tests.plain_http import CHAT, chat
+from tests.polling import until
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+@contextmanager
+def deployed(roundhouse: Roundhouse, *applications: dict[str, Any]) -> Iterator[None]:
+    """These beside the others, and the others as they were in the end."""
+    instance, before = roundhouse.instance, roundhouse.instance.config["applications"]
+    names = {application["name"] for application in applications}
+    others = [application for application in before if application["name"] not in names]
+    try:
+        instance.config["applications"] = [*others, *applications]
+        instance.deploy(roundhouse.dashboard_url)
+        yield
+    finally:
+        instance.config["applications"] = before
+        instance.deploy(roundhouse.dashboard_url)
+        instance.wait(lambda: instance.get("/ready")[0] == 200)
+
+
+async def said(session: aiohttp.ClientSession, url: str, text: str, model: str) -> tuple[int, str]:
+    """The status and the text of an answer."""
+    async with session.post(url + CHAT, json=chat(text, model, max_tokens=64)) as response:
+        body = await response.json()
+        good = response.status == 200
+        return response.status, body["choices"][0]["message"]["content"] if good else str(body)
+
+
+@asynccontextmanager
+async def client() -> AsyncIterator[aiohttp.ClientSession]:
+    connector = aiohttp.TCPConnector(limit=0)
+    timeout = aiohttp.ClientTimeout(total=120)
+    async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
+        yield session
+
+
+async def until_state(roundhouse: Roundhouse, name: str, state: str) -> None:
+    async def reached() -> bool:
+        return await asyncio.to_thread(roundhouse.instance.state, name) == state
+
+    await until(reached, 90)
+
+
+async def num_running(roundhouse: Roundhouse, name: str) -> int:
+    row = await asyncio.to_thread(roundhouse.instance.application, name)
+    return int(row["replicas"].get("RUNNING", 0)) if row else 0
+
+
+async def test_a_burst_at_zero(roundhouse: Roundhouse) -> None:
+    """200 requests to a model that has no replica: one is started, none is lost, each gets its own
+    answer; idle again, the replica goes. /ready stays 200 all the while."""
+    instance = roundhouse.instance
+    scaling = {"min_replicas": 0, "max_replicas": 3, "downscale_to_zero_delay_s": 3}
+    sleeper = echo_application("sleeper", start_delay_s=2, autoscaling=scaling)
+    sleeper["args"]["autoscaling"]["target_ongoing_requests"] = 256
+    with deployed(roundhouse, sleeper):
+        await until_state(roundhouse, "sleeper", "cold")
+        async with client() as session:
+            texts = [f"word-{i} [[pid]]" for i in range(200)]
+            tasks = [
+                asyncio.create_task(said(session, instance.url, text, "sleeper")) for text in texts
+            ]
+            await until_state(roundhouse, "sleeper", "warming")
+            assert (await asyncio.to_thread(instance.get, "/ready"))[0] == 200
+            answers = await asyncio.gather(*tasks)
+        assert [status for status, _ in answers] == [200] * 200
+        words = [text.split() for _, text in answers]
+        assert [word for word, _ in words] == [f"word-{i}" for i in range(200)]
+        assert len({pid for _, pid in words}) == 1
+        await until_state(roundhouse, "sleeper", "cold")
+
+
+async def test_waves_do_not_flap(roundhouse: Roundhouse) -> None:
+    """Load that comes and goes adds replicas once; they stay through the lull."""
+    url = roundhouse.instance.url
+    scaling = {"max_replicas": 2, "target_ongoing_requests": 4, "downscale_delay_s": 60}
+    wave = echo_application("wave", autoscaling=scaling)
+    seen: list[int] = []
+
+    async def watched(count: int) -> bool:
+        seen.append(await num_running(roundhouse, "wave"))
+        return seen[-1] >= count
+
+    async def enough(looks: int) -> bool:
+        await watched(2)
+        return len(seen) >= looks
+
+    with deployed(roundhouse, wave):
+        await until_state(roundhouse, "wave", "running")
+        for _ in range(2):
+            async with client() as session:
+                load = [
+                    asyncio.create_task(said(session, url, "[[wait]]", "wave")) for _ in range(16)
+                ]
+                await until(lambda: watched(2), 90)
+                for task in load:
+                    task.cancel()
+                await asyncio.wait(load)
+            # A lull of so many looks: several of the reports that the autoscaler gets.
+            await until(partial(enough, len(seen) + 400), 60)
+        assert seen == sorted(seen)
+        assert set(seen) == {1, 2}
+
+
+async def test_a_real_model_comes_back(roundhouse: Roundhouse) -> None:
+    """demo-hf, scaled to zero, is started by a request and answers it, and others, on one start."""
+    instance = roundhouse.instance
+    found = next(a for a in instance.config["applications"] if a["name"] == "demo-hf")
+    demo = copy.deepcopy(found)
+    demo["args"]["autoscaling"] = {"min_replicas": 0, "downscale_to_zero_delay_s": 600}
+    with deployed(roundhouse, demo):
+        await until_state(roundhouse, "demo-hf", "cold")
+        async with client() as session:
+            answers = await asyncio.gather(
+                *(said(session, instance.url, "What is 7 + 5?", "demo-hf") for _ in range(20))
+            )
+        assert {status for status, _ in answers} == {200}
+        assert len({text for _, text in answers}) == 1
+        assert await num_running(roundhouse, "demo-hf") == 1
