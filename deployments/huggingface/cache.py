@@ -6,6 +6,7 @@ rows begin with padding. A sliding-window layer keeps the newest columns only.
 
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers.cache_utils import (
     DynamicCache,
@@ -31,8 +32,12 @@ class RoomyLayer(DynamicLayer):  # type: ignore[misc]
 
     def hold(self, keys: Tensor, values: Tensor) -> None:
         """Keeps these `(batch, heads, columns, size)` instead."""
-        self.keys, self.values = keys, values
-        self._rooms = keys, values
+        self.hold_in((keys, values), keys.shape[2])
+
+    def hold_in(self, rooms: tuple[Tensor, Tensor], num_columns: int) -> None:
+        """Keeps the first columns of these keys and values; the others are spare."""
+        self._rooms = rooms
+        self.keys, self.values = (room[:, :, :num_columns] for room in rooms)
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any
@@ -44,7 +49,7 @@ class RoomyLayer(DynamicLayer):  # type: ignore[misc]
         keys, values = self._rooms
         keys[:, :, used:needed] = key_states
         values[:, :, used:needed] = value_states
-        self.keys, self.values = keys[:, :, :needed], values[:, :, :needed]
+        self.hold_in(self._rooms, needed)
         return self.keys, self.values
 
 
@@ -91,8 +96,9 @@ def join(cache: Any, other: Any) -> None:
     width = max(cache.get_seq_length(), other.get_seq_length())
     for layer, newcomer in zip(cache.layers, other.layers, strict=True):
         count = _num_kept(layer, width)
-        keys = _stacked(layer.keys, newcomer.keys, count)
-        _hold(layer, keys, _stacked(layer.values, newcomer.values, count), width)
+        keys = _stacked(layer.keys, newcomer.keys, count, _num_spare(layer, count))
+        values = _stacked(layer.values, newcomer.values, count, _num_spare(layer, count))
+        _hold(layer, keys, values, width)
         newcomer.keys = newcomer.values = None  # never more than one layer twice in memory
 
 
@@ -100,8 +106,9 @@ def select(cache: Any, rows: Tensor, width: int) -> None:
     """Keeps the rows `(kept,)`, in this order, and the newest `width` columns."""
     for layer in cache.layers:
         count = _num_kept(layer, width)
-        keys = layer.keys[:, :, -count:].index_select(0, rows)
-        _hold(layer, keys, layer.values[:, :, -count:].index_select(0, rows), width)
+        keys = _selected(layer.keys, rows, count, _num_spare(layer, count))
+        values = _selected(layer.values, rows, count, _num_spare(layer, count))
+        _hold(layer, keys, values, width)
 
 
 def fill(cache: Any, num_rows: int, width: int) -> None:
@@ -118,28 +125,53 @@ def _num_kept(layer: Any, width: int) -> int:
 
 
 def _hold(layer: Any, keys: Tensor, values: Tensor, width: int) -> None:
-    """Lets a layer have these states, of a cache of `width` columns."""
+    """Lets a layer have these states, of a cache of `width` columns; what is more is spare."""
     if isinstance(layer, RoomyLayer):
-        layer.hold(keys, values)
+        layer.hold_in((keys, values), width)
         return
     layer.keys, layer.values = keys, values
     if layer.is_sliding:
         layer.cumulative_length = width
 
 
+def _num_spare(layer: Any, num_columns: int) -> int:
+    """How many columns more than `num_columns` a layer is to have room for."""
+    return _spare(num_columns) if isinstance(layer, RoomyLayer) else 0
+
+
+def _spare(num_columns: int) -> int:
+    return max(SPARE_COLUMNS, num_columns // SPARE_SHARE)
+
+
 def _roomier(states: Tensor, num_columns: int) -> Tensor:
     """A copy of `(batch, heads, columns, size)` with room for `num_columns` and some more."""
-    spare = max(SPARE_COLUMNS, num_columns // SPARE_SHARE)
-    shape = (*states.shape[:2], num_columns + spare, states.shape[3])
-    room = states.new_empty(shape)
+    room = _room(states, len(states), num_columns + _spare(num_columns))
     room[:, :, : states.shape[2]] = states
     return room
 
 
-def _stacked(states: Tensor, others: Tensor, count: int) -> Tensor:
-    """Both `(batch, heads, columns, size)` as one, `count` columns wide."""
-    rows = len(states) + len(others)
-    stacked = states.new_zeros((rows, states.shape[1], count, states.shape[3]))
-    stacked[: len(states), :, count - states.shape[2] :] = states
-    stacked[len(states) :, :, count - others.shape[2] :] = others
+def _selected(states: Tensor, rows: Tensor, count: int, num_spare: int) -> Tensor:
+    """The newest `count` columns of these rows, copied once, with spare columns behind them."""
+    room = _room(states, len(rows), count + num_spare)
+    torch.index_select(states[:, :, -count:], 0, rows, out=room[:, :, :count])
+    return room
+
+
+def _stacked(states: Tensor, others: Tensor, count: int, num_spare: int) -> Tensor:
+    """Both `(batch, heads, columns, size)` as one, `count` columns wide and the spare ones."""
+    stacked = _room(states, len(states) + len(others), count + num_spare)
+    _align(stacked[: len(states), :, :count], states)
+    _align(stacked[len(states) :, :, :count], others)
     return stacked
+
+
+def _align(room: Tensor, states: Tensor) -> None:
+    """Fills a room with states at its right, and with zeros at their left."""
+    num_left = room.shape[2] - states.shape[2]
+    room[:, :, :num_left] = 0
+    room[:, :, num_left:] = states
+
+
+def _room(states: Tensor, num_rows: int, num_columns: int) -> Tensor:
+    """Memory for states like these."""
+    return states.new_empty((num_rows, states.shape[1], num_columns, states.shape[3]))

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Optional
 import torch
 from torch import Tensor
 
+from deployments.huggingface import grouped
+
 if TYPE_CHECKING:
     from deployments.huggingface.adapters.rows import Adapters
 
@@ -21,6 +23,7 @@ class Decoder:
     """
 
     def __init__(self, model: Any, adapters: Optional["Adapters"] = None) -> None:
+        grouped.install()
         self.device: torch.device = model.device
         self.adapters = adapters
         self._model = model

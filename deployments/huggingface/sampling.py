@@ -14,6 +14,7 @@ from deployments.huggingface.generation import Sampling
 from deployments.huggingface.truncation import truncate
 
 LOWEST_LOGPROB = -9999.0  # JSON has no infinity; vLLM and OpenAI send this
+NO_TOKEN = -1  # of a row that the model gave no numbers for
 LOWEST_TEMPERATURE = 1e-5  # below it logits overflow, and the likeliest token is certain anyway
 
 
@@ -109,21 +110,24 @@ class Sampler:
 def sample(samplers: Rows[Sampler], logits: Tensor, raw: Tensor) -> list[Sampled]:
     """The next token of each row of `logits` `(batch, vocab)`, which are adjusted already.
 
-    `raw` are the model's own, but for what grammars forbid: they give the log probabilities. Waits
-    for the device once.
+    `raw` are the model's own, but for what grammars forbid: they give the log probabilities. Where
+    they are NaN the token is NO_TOKEN. Waits for the device once, if no log probabilities are
+    wanted.
     """
     chosen = logits.argmax(-1)
     drawn = [row for row, sampler in enumerate(samplers) if not sampler.is_greedy]
     if drawn:
         chosen[drawn] = _draw([samplers[row] for row in drawn], logits[drawn])
-    sampled = [Sampled(token) for token in chosen.tolist()]
+    checked = torch.where(raw.amax(-1).isnan(), NO_TOKEN, chosen)
+    sampled = [Sampled(token) for token in checked.tolist()]
     asked = [r for r, sampler in enumerate(samplers) if sampler.sampling.num_logprobs is not None]
     if asked:
         counts = [samplers[row].sampling.num_logprobs or 0 for row in asked]
         for row, found in zip(asked, with_logprobs(chosen[asked], raw[asked], counts), strict=True):
-            sampled[row] = found
+            sampled[row] = found if sampled[row].token != NO_TOKEN else sampled[row]
     for sampler, choice in zip(samplers, sampled, strict=True):
-        sampler.remember(choice.token)
+        if choice.token != NO_TOKEN:
+            sampler.remember(choice.token)
     return sampled
 
 

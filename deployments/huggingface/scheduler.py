@@ -19,7 +19,7 @@ from deployments.huggingface.decoder import Decoder
 from deployments.huggingface.masking import masked
 from deployments.huggingface.prefill import Newcomers, Prefill
 from deployments.huggingface.queue import Queue
-from deployments.huggingface.sampling import sample
+from deployments.huggingface.sampling import NO_TOKEN, sample
 from deployments.huggingface.sequence import Sequence
 
 logger = logging.getLogger(__name__)
@@ -123,12 +123,8 @@ class Scheduler:
 
     def _choose(self, sequences: list[Sequence], raw: Tensor) -> None:
         """Gives each sequence its next token, by its row of logits `(batch, vocab)`."""
-        # Before the first wait for the device: it is still at the logits.
+        # Before the wait for the device: it is still at the logits.
         raw = masked([s.matcher for s in sequences], raw.float())
-        for sequence, is_broken in zip(sequences, raw.isnan().any(-1).tolist(), strict=True):
-            if is_broken:
-                logger.error("The model gave no numbers for an answer: its dtype may be too small")
-                sequence.fail(BackendUnavailable(FAILED))
         logits = raw.clone() if any(s.adjusts for s in sequences) else raw
         for sequence, row in zip(sequences, logits, strict=True):
             if sequence.adjusts:
@@ -136,7 +132,10 @@ class Scheduler:
         for sequence, sampled in zip(
             sequences, sample([s.sampler for s in sequences], logits, raw), strict=True
         ):
-            if not sequence.ended:
+            if sampled.token == NO_TOKEN:
+                logger.error("The model gave no numbers for an answer: its dtype may be too small")
+                sequence.fail(BackendUnavailable(FAILED))
+            elif not sequence.ended:
                 self._attempt(partial(sequence.take, sampled), [sequence])
 
     def _attempt(self, action: Callable[[], None], sequences: list[Sequence] | None = None) -> bool:

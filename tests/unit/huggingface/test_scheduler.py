@@ -69,6 +69,22 @@ def test_a_long_prompt_is_read_in_chunks_between_steps(model: Any) -> None:
     assert model.shapes[-2:] == [(1, 4), (2, 1)]
 
 
+def test_eight_streams_wait_for_one_chunk_at_most(model: Any) -> None:
+    """Between two tokens of any of 8 streams lies one chunk of a long prompt, never more."""
+    streams = [Asked((n + 1,), 60) for n in range(8)]
+    scheduler, queue = started(model, Capacity(prefill_chunk_tokens=16), *streams)
+    step(scheduler, 5)
+    queue.put([Asked(tuple(range(120)), 3)])
+    while len(queue) or len(scheduler.running) > 8 or scheduler.num_batch_tokens > 8 * 61:
+        tokens = [len(stream.answer) for stream in streams]
+        model.shapes.clear()
+        step(scheduler)
+        assert [len(stream.answer) for stream in streams] == [count + 1 for count in tokens]
+        chunks = [columns for _, columns in model.shapes if columns > 1]
+        assert chunks in ([16], [8], [])
+    assert min(len(stream.answer) for stream in streams) >= 5 + 8
+
+
 def test_short_prompts_are_read_together(model: Any) -> None:
     """Newcomers whose prompts fit into a chunk, padded, share one forward."""
     asked = [Asked((n, n + 1, n + 2)[: n % 3 + 1], 3) for n in range(5)]
