@@ -16,6 +16,7 @@ examples:
   python -m benchmarks quick --write                     and into benchmarks/RESULTS.md
   python -m benchmarks quick --output quick.json         and every run's figures as JSON
   python -m benchmarks quick --repetitions 1 --share 0.1      does it work at all?
+  python -m benchmarks huggingface                       the engine beside transformers' own
   python -m benchmarks client                            the clients that api.py could be built on
 
 Run it on a machine where nothing else runs. Exit status: 0 measured, whether or not the bars are
@@ -52,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, run, what in (
         ("quick", _quick, "bare vLLM and Roundhouse, side by side"),
+        ("huggingface", _huggingface, "Hugging Face models: Roundhouse and transformers' own"),
         ("client", _client, "the HTTP clients that deployments/api.py could be built on"),
     ):
         command = commands.add_parser(name, help=what, description=what)
@@ -63,6 +65,9 @@ def _parser() -> argparse.ArgumentParser:
         default=5.0,
         metavar="M",
         help="begin no repetition but the first that would end later; default: %(default)g",
+    )
+    commands.choices["huggingface"].add_argument(
+        "--engines-only", action="store_true", help="without the servers and their clients"
     )
     return parser
 
@@ -95,6 +100,14 @@ def _quick(arguments: argparse.Namespace) -> tuple[object, report.Report]:
 
     plan = Plan(arguments.repetitions, arguments.share, 60 * arguments.minutes)
     found = measure(plan)
+    return found, report_of(found)
+
+
+def _huggingface(arguments: argparse.Namespace) -> tuple[object, report.Report]:
+    from benchmarks.huggingface import measure
+    from benchmarks.huggingface_report import report_of
+
+    found = measure(arguments.repetitions, not arguments.engines_only)
     return found, report_of(found)
 
 

