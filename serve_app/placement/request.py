@@ -13,7 +13,7 @@ from typing import Any
 from deployments.config import BackendConfig, HuggingFaceConfig
 from deployments.huggingface.booking import gpu_bytes
 from serve_app.placement.node import ACCELERATOR, ACCELERATOR_PART, Node
-from serve_app.placement.selector import matches, off_gpu_nodes
+from serve_app.placement.selector import as_ray_reads, matches, off_gpu_nodes
 
 SHARE_STEPS = 20  # a share is rounded up to a twentieth
 LARGEST_SHARE = 0.5  # two replicas with more do not fit on one GPU
@@ -35,7 +35,7 @@ def options(config: BackendConfig, nodes: Sequence[Node]) -> Options:
     if not gpus and not selector:
         selector = off_gpu_nodes(nodes, config.num_cpus)
     if selector:
-        actor["label_selector"] = dict(selector)
+        actor["label_selector"] = as_ray_reads(selector)
     return {"ray_actor_options": actor}
 
 
@@ -93,5 +93,5 @@ def _group(config: BackendConfig) -> Options:
         "placement_group_strategy": "PACK",
     }
     if config.label_selector:
-        group["placement_group_bundle_label_selector"] = [dict(config.label_selector)]
+        group["placement_group_bundle_label_selector"] = [as_ray_reads(config.label_selector)]
     return group

@@ -52,4 +52,10 @@ def _accelerators() -> set[str]:
 
 
 def _not_in(values: Iterable[str]) -> str:
-    return f"!in({', '.join(sorted(set(values)))})"
+    return f"!in({','.join(sorted(set(values)))})"
+
+
+def as_ray_reads(selector: Mapping[str, str]) -> dict[str, str]:
+    """Without spaces: Ray 2.60 takes them, and then does not find the values behind them where
+    replicas are spread, which is how Serve places them."""
+    return {label: condition.replace(" ", "") for label, condition in selector.items()}

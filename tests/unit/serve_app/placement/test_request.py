@@ -163,6 +163,14 @@ def test_labels() -> None:
     assert actor({**VLLM, "label_selector": wanted}, *GPU_NODES)["label_selector"] == wanted
 
 
+def test_no_spaces_between_labels() -> None:
+    """Ray 2.60 misreads them where it spreads: none is handed on."""
+    wanted = {"kind": "!in(a, b)"}
+    assert actor({**API, "label_selector": wanted})["label_selector"] == {"kind": "!in(a,b)"}
+    ours = cpu_options(1, (CPU_NODE, *GPU_NODES))["ray_actor_options"]["label_selector"]
+    assert not any(" " in condition for condition in ours.values())
+
+
 @pytest.mark.parametrize(
     ("condition", "labels", "expected"),
     [
