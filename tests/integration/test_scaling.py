@@ -118,17 +118,17 @@ async def test_waves_do_not_flap(roundhouse: Roundhouse) -> None:
 
 
 async def test_a_real_model_comes_back(roundhouse: Roundhouse) -> None:
-    """demo-hf, scaled to zero, is started by a request and answers it, and others, on one start."""
+    """The demo on transformers, scaled to zero, is started by requests, once, and answers them."""
     instance = roundhouse.instance
     found = next(a for a in instance.config["applications"] if a["name"] == "demo-hf")
-    demo = copy.deepcopy(found)
-    demo["args"]["autoscaling"] = {"min_replicas": 0, "downscale_to_zero_delay_s": 600}
+    demo = copy.deepcopy(found) | {"name": "demo-cold"}
+    demo["args"] |= {"num_cpus": 0.1, "autoscaling": {"min_replicas": 0}}
     with deployed(roundhouse, demo):
-        await until_state(roundhouse, "demo-hf", "cold")
+        await until_state(roundhouse, "demo-cold", "cold")
         async with client() as session:
             answers = await asyncio.gather(
-                *(said(session, instance.url, "What is 7 + 5?", "demo-hf") for _ in range(20))
+                *(said(session, instance.url, "What is 7 + 5?", "demo-cold") for _ in range(20))
             )
         assert {status for status, _ in answers} == {200}
         assert len({text for _, text in answers}) == 1
-        assert await num_running(roundhouse, "demo-hf") == 1
+        assert await num_running(roundhouse, "demo-cold") == 1
