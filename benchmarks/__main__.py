@@ -59,13 +59,14 @@ def _parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=what, description=what)
         command.set_defaults(run=run)
         _add_options(command)
-    commands.choices["quick"].add_argument(
-        "--minutes",
-        type=float,
-        default=5.0,
-        metavar="M",
-        help="begin no repetition but the first that would end later; default: %(default)g",
-    )
+    for name, end in (("quick", "that would end later"), ("huggingface", "later")):
+        commands.choices[name].add_argument(
+            "--minutes",
+            type=float,
+            default=5.0,
+            metavar="M",
+            help=f"begin no repetition but the first {end}; default: %(default)g",
+        )
     commands.choices["huggingface"].add_argument(
         "--engines-only", action="store_true", help="without the servers and their clients"
     )
@@ -107,7 +108,7 @@ def _huggingface(arguments: argparse.Namespace) -> tuple[object, report.Report]:
     from benchmarks.huggingface import measure
     from benchmarks.huggingface_report import report_of
 
-    found = measure(arguments.repetitions, not arguments.engines_only)
+    found = measure(arguments.repetitions, not arguments.engines_only, 60 * arguments.minutes)
     return found, report_of(found)
 
 

@@ -49,7 +49,6 @@ class Found:
 
     machine: Machine
     took_s: float
-    num_repetitions: int
     passes: list[Pass]
     stalls: list[dict[str, float]]
 
@@ -96,21 +95,25 @@ class Worker:
             self._process.kill()
 
 
-def measure(num_repetitions: int, with_servers: bool) -> Found:
-    """Raises: RuntimeError or TimeoutError for a contender that does not start."""
+def measure(num_repetitions: int, with_servers: bool, limit_s: float) -> Found:
+    """Of engines and of servers no repetition but the first begins after half of `limit_s`, or
+    all of it. Raises: RuntimeError or TimeoutError for a contender that does not start."""
     began_s, machine = time.monotonic(), this_machine()
+    engines_until_s, servers_until_s = began_s + limit_s / 2, began_s + limit_s
     with tempfile.TemporaryDirectory(prefix="roundhouse-benchmark-") as name:
         checkpoint = endless_checkpoint(Path(name) / "demo")
-        passes, stalls = _engines(checkpoint, num_repetitions)
+        passes, stalls = _engines(checkpoint, num_repetitions, engines_until_s)
         if with_servers:
-            passes += _servers(checkpoint, num_repetitions)
-    return Found(machine, time.monotonic() - began_s, num_repetitions, passes, stalls)
+            passes += _servers(checkpoint, num_repetitions, servers_until_s)
+    return Found(machine, time.monotonic() - began_s, passes, stalls)
 
 
-def _engines(checkpoint: Path, count: int) -> tuple[list[Pass], list[dict[str, float]]]:
+def _engines(
+    checkpoint: Path, count: int, until_s: float
+) -> tuple[list[Pass], list[dict[str, float]]]:
     passes, stalls = [], []
     with _workers(checkpoint) as workers:
-        for repetition in range(count):
+        for repetition in _repetitions(count, until_s):
             _say(f"engines, repetition {repetition + 1} of {count}")
             passes += [_engine_pass(worker, repetition) for worker in workers]
             stalls.append(workers[0].ask("stall"))
@@ -142,12 +145,12 @@ def _engine_pass(worker: Worker, repetition: int) -> Pass:
     return Pass(repetition, worker.name, num_tokens, wall_s, cpu_s, others, failures)
 
 
-def _servers(checkpoint: Path, count: int) -> list[Pass]:
+def _servers(checkpoint: Path, count: int, until_s: float) -> list[Pass]:
     _say("the servers are starting")
     stacks = hf_servers.servers(checkpoint)
     passes = []
     with running(stacks):
-        for repetition in range(count):
+        for repetition in _repetitions(count, until_s):
             _say(f"servers, repetition {repetition + 1} of {count}")
             passes += [_server_pass(stack, stacks, repetition, checkpoint) for stack in stacks]
     return passes
@@ -164,6 +167,13 @@ def _server_pass(stack: Stack, stacks: list[Stack], repetition: int, checkpoint:
         others = max(0.0, _machine_cpu_s() - before_s - served.cpu_s) / served.wall_s
     wall_s, cpu_s = served.wall_s, served.cpu_s
     return Pass(repetition, stack.name, served.num_tokens, wall_s, cpu_s, others, served.failures)
+
+
+def _repetitions(count: int, until_s: float) -> Iterator[int]:
+    for repetition in range(count):
+        if repetition and time.monotonic() > until_s:
+            return
+        yield repetition
 
 
 def _machine_cpu_s() -> float:

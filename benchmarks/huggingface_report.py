@@ -116,7 +116,8 @@ def _notes(found: Found) -> list[str]:
     return [
         *(doubts if others > MAX_QUIET_SHARE else []),
         f"{found.machine.described()}.",
-        f"Repetitions, interleaved: {found.num_repetitions}; medians; {found.took_s:.0f} s in all.",
+        f"Repetitions, interleaved: engines {len(_of(found.passes, OURS))}, servers "
+        f"{len(_of(found.passes, OURS_SERVED))}; medians; {found.took_s:.0f} s in all.",
         "32 requests, answers of 8 to 149 tokens, float32, greedy, one thread of torch each. Only "
         "the tokens that were asked for count.",
         "Bars of engines are judged by CPU time, those of servers by the clock.",
