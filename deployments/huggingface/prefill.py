@@ -59,6 +59,7 @@ class Prefill:
         self._rows = torch.tensor(newcomers.rows, device=device)
         self._num_chunk_columns = max(1, chunk_tokens // len(self._ids))
         self._num_done = 0
+        self.num_chunks = 0  # put in so far
         self._cache: Any = None
         num_top = self.sequences[0].num_prompt_top
         self._scores = None if num_top is None else PromptScores(self._ids, num_top)
@@ -79,6 +80,7 @@ class Prefill:
             self._scores.add(columns, self._num_done)
             logits = columns[:, -1]
         self._num_done = end
+        self.num_chunks += 1
         if end == self._ids.shape[1]:
             self.logits = logits[self._rows]
 

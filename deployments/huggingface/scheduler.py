@@ -71,7 +71,9 @@ class Scheduler:
         self._let_go()
         if self._prefill is None:
             self._admit()
-        if self._prefill is not None:
+        if self._prefill is not None and self._prefill.logits is not None:
+            self._join(self._prefill)
+        elif self._prefill is not None:
             self._put_in_chunk(self._prefill)
         if self._batch.sequences:
             sequences = self._batch.sequences
@@ -117,9 +119,15 @@ class Scheduler:
             for sequence, scores in prefill.scores():
                 self._attempt(partial(sequence.take_scores, scores), [sequence])
             self._choose(prefill.sequences, prefill.logits)
-            self._batch.join(prefill.batch())
-            self._prefill = None
-            self._let_go()
+            # A long prompt's keys and values take as long to move as a chunk to read: streams that
+            # run do not wait for both in one step.
+            if prefill.num_chunks == 1 or not self._batch.sequences:
+                self._join(prefill)
+
+    def _join(self, prefill: Prefill) -> None:
+        self._batch.join(prefill.batch())
+        self._prefill = None
+        self._let_go()
 
     def _choose(self, sequences: list[Sequence], raw: Tensor) -> None:
         """Gives each sequence its next token, by its row of logits `(batch, vocab)`."""

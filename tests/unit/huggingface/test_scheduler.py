@@ -66,7 +66,10 @@ def test_a_long_prompt_is_read_in_chunks_between_steps(model: Any) -> None:
         assert len(running.answer) == tokens + 1
         assert model.shapes[2 * count :] == [(1, 16), (1, 1)]
     step(scheduler)
-    assert model.shapes[-2:] == [(1, 4), (2, 1)]
+    assert model.shapes[-2:] == [(1, 4), (1, 1)]
+    assert len(long.answer) == 1  # its first token does not wait
+    step(scheduler)
+    assert model.shapes[-1:] == [(2, 1)]  # its keys and values were moved in a step of their own
 
 
 def test_eight_streams_wait_for_one_chunk_at_most(model: Any) -> None:
