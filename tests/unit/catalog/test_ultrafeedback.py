@@ -61,10 +61,11 @@ def test_its_gpus() -> None:
 
 
 def test_a_models_type_is_all_it_takes() -> None:
-    """Beside the memory of the GPUs, args are a model_type, and a checkpoint only where the hub has
-    none."""
+    """Beside how it scales and the memory of the GPUs, args are a model_type, and a checkpoint only
+    where the hub has none."""
+    beside = {"autoscaling", "gpu_memory_gb"}
     for app in yaml.safe_load(TEXT)["applications"][1:]:
         lost = entries()[app["name"]].needs_checkpoint
-        rest = {name: value for name, value in app["args"].items() if name != "gpu_memory_gb"}
+        rest = {name: value for name, value in app["args"].items() if name not in beside}
         checkpoint = {"checkpoint": f"/models/{app['name']}"} if lost else {}
         assert rest == {"model_type": app["name"], **checkpoint}
