@@ -5,7 +5,7 @@ Source: the node graph of PyYAML's SafeLoader, the parser that Serve reads the f
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 from yaml.constructor import SafeConstructor
@@ -52,13 +52,23 @@ def load(text: str) -> tuple[Document | None, list[Problem]]:
 
 
 def _load(text: str) -> tuple[Document | None, list[Problem]]:
-    loader = yaml.SafeLoader(text)
+    loader = _Loader(text)
     root = loader.get_single_node()
     if root is None:
         return None, [Problem((), "the file is empty", 1)]
     problems = list(_Keys().problems(root, ()))  # before merges: they repeat keys rightly
     # Constructing also lays `<<` merges flat in the nodes, so that lines are found through them.
     return Document(loader.construct_document(root), root), problems
+
+
+class _Loader(yaml.SafeLoader):
+    """With its own word on dates: lm-format-enforcer, which vLLM imports, takes that of all safe
+    loaders in the process away (lmformatenforcer/external/jsonschemaobjectutil.py)."""
+
+    yaml_constructors: ClassVar = {
+        **yaml.SafeLoader.yaml_constructors,
+        "tag:yaml.org,2002:timestamp": yaml.constructor.SafeConstructor.construct_yaml_timestamp,
+    }
 
 
 class _Keys:

@@ -105,3 +105,11 @@ def test_aliases_are_followed_to_the_model_and_no_further() -> None:
     assert settings.resolve("a") == "demo"
     assert settings.resolve("demo") == "demo"
     assert settings.resolve("x") in {"x", "y"}
+
+
+def test_what_others_do_to_yaml_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Libraries change PyYAML's loaders for the whole process, vLLM's among them."""
+    constructors = yaml.SafeLoader.yaml_constructors
+    text = constructors["tag:yaml.org,2002:str"]
+    monkeypatch.setitem(constructors, "tag:yaml.org,2002:timestamp", text)
+    assert "not YAML" in check("f", "a: !!timestamp x", None).findings[0].message
