@@ -32,7 +32,7 @@ def bare_vllm(folder: Path) -> Stack:
 
 
 def vllm_flags() -> list[str]:
-    """The demo's engine as flags, as `deployments.vllm_engine.server_args` sets it.
+    """The demo's engine as flags, as `deployments.vllm_engine.args.server_args` sets it.
 
     The access log is off, so that vLLM is at its best.
     """

@@ -31,7 +31,7 @@ BACKENDS: Mapping[str, Kind] = {
     "api": Kind(ApiConfig, "deployments.api:ApiBackend"),
     "echo": Kind(EchoConfig, "deployments.testing:EchoBackend"),
     "huggingface": Kind(HuggingFaceConfig, "deployments.huggingface.backend:HuggingFaceBackend"),
-    "vllm": Kind(VLLMConfig, "deployments.vllm_engine:VLLMBackend"),
+    "vllm": Kind(VLLMConfig, "deployments.vllm_engine.backend:VLLMBackend"),
 }
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from deployments.stops import stop_ids
-from deployments.vllm_stops import Stops, path_of_exchange
+from deployments.vllm_engine.stops import Stops, path_of_exchange
 
 from .families import SPECIAL, tokenizer
 

@@ -11,7 +11,8 @@ from deployments.adapters import check_shapes
 from deployments.config import VLLMConfig
 from deployments.errors import ModelNotFound, StartError
 from deployments.exchange import Exchange
-from deployments.vllm_engine import VLLMBackend, server_args
+from deployments.vllm_engine.args import server_args
+from deployments.vllm_engine.backend import VLLMBackend
 from serve_app.check.inventory import read
 
 LAYER = "model.layers.0.self_attn.q_proj"

@@ -15,7 +15,7 @@ worker.wait()
 """
 SERVER = """
 import json, os, subprocess, sys, threading, psutil
-from deployments.engine_cores import EngineCores
+from deployments.vllm_engine.cores import EngineCores
 
 worker, engine, core = sys.argv[1:]
 idle = threading.Event()

@@ -17,7 +17,9 @@ from deployments.errors import (
     UnsupportedEndpoint,
 )
 from deployments.exchange import Exchange, Head
-from deployments.vllm_engine import VLLMBackend, error_from_answer, server_args
+from deployments.vllm_engine.args import server_args
+from deployments.vllm_engine.backend import VLLMBackend
+from deployments.vllm_engine.errors import error_from_answer
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of vLLM and torch, when they are imported
 

@@ -9,7 +9,7 @@ from deployments.backends import configure
 from deployments.catalog import checkpoint_path
 from deployments.config import HuggingFaceConfig
 from deployments.huggingface.booking import allowed_bytes, enforce, fraction, gpu_bytes
-from deployments.vllm_engine import _executor
+from deployments.vllm_engine.args import _executor
 from serve_app.placement.node import ACCELERATOR_LABEL, NODE_ID_LABEL, Node
 from serve_app.placement.request import cpu_options, num_gpus, options
 from serve_app.placement.selector import matches

@@ -1,0 +1,16 @@
+"""What every setting is made of: the base class, and the names that several of them hold."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+ModelId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,199}$")]
+AdapterName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+StopString = Annotated[str, Field(min_length=1)]
+
+
+class Config(BaseModel):
+    """The base of every setting: unknown keys refused, immutable."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())

@@ -1,0 +1,1 @@
+"""Models that vLLM serves, behind its own engine and its own OpenAI server."""
