@@ -20,6 +20,8 @@ from serve_app.config import RouterArgs, RouterSettings
 from serve_app.error_response import log_unforeseen
 from serve_app.guard import digest
 from serve_app.loading import telling
+from serve_app.metrics.export import Exporter
+from serve_app.metrics.replica import ReplicaMetrics
 from serve_app.placement import request
 from serve_app.placement.granted import granted, join_group
 from serve_app.placement.live import cluster_nodes
@@ -120,6 +122,8 @@ class Router:
             # Rather not at all than open to everybody.
             raise ValueError(f"api_keys_env names {variable}, which is not set or empty")
         self._app = RouterApp(ServeCluster(own_application()), digests)
+        self._exporter = Exporter(self._app.metrics.books)
+        self._exporter.start()
 
     async def __serve_build_asgi_app__(self) -> ASGIApp:
         return self._app.asgi()
@@ -140,6 +144,10 @@ class Model:
         self._sender = Sender()
         async with telling(own_application(), own_replica()) as report:
             await self._backend.start(report)
+        metrics = ReplicaMetrics(own_application(), config.backend, self._backend.load)
+        metrics.started()
+        self._exporter = Exporter(metrics.books)
+        self._exporter.start()
 
     async def exchange(
         self, request: Exchange, ticket: Ticket | None

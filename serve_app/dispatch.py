@@ -28,7 +28,8 @@ FAILED_STATUS = frozenset({401, 403, 408, 429})
 
 @dataclass(slots=True)
 class Answer:
-    """An answer that has begun: `first` is its first bytes, or all of them if not streamed."""
+    """An answer that has begun: `first` is its first bytes, or all of them if not streamed; `after`
+    is why the model that was asked for does not give it, if another does."""
 
     application: Application
     model: str
@@ -36,6 +37,7 @@ class Answer:
     first: bytes
     tail: Tail | None
     rest: AsyncGenerator[Item, None]
+    after: "Answer | RoundhouseError | None" = None
 
     @property
     def streamed(self) -> bool:
@@ -84,6 +86,7 @@ class Dispatch:
             exchange = Exchange(request.path, request.body, request_id, model)
             answer = await self._try(application, exchange, patience)
             if isinstance(answer, Answer) and answer.good:
+                answer.after = failure
                 return answer
             if failure is None or _is_of_backend(answer):
                 failure = answer

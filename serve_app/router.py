@@ -27,8 +27,9 @@ from serve_app.dispatch import Answer, Dispatch, model_not_found
 from serve_app.edge import Edge
 from serve_app.error_response import log_unforeseen
 from serve_app.guard import ClientGone, check_key, check_path, headers_from_scope, read_request
-from serve_app.ledger import Ledger
 from serve_app.listing import model_list, model_object, operator_list
+from serve_app.metrics.booking import Booking
+from serve_app.metrics.router import RouterMetrics
 from serve_app.reply import Reply
 
 MODELS = "/v1/models"
@@ -41,14 +42,14 @@ class RouterApp:
     `keys` are digests of the clients' keys; none means that no key is asked for.
     """
 
-    def __init__(
-        self, cluster: Cluster, keys: Iterable[bytes] = (), ledger: Ledger | None = None
-    ) -> None:
+    def __init__(self, cluster: Cluster, keys: Iterable[bytes] = ()) -> None:
         self.settings = RouterSettings()
         self.directory = Directory(cluster)
+        self.metrics = RouterMetrics(self.directory)
         self._dispatch = Dispatch(cluster, self.directory)
+        self._dispatch.warming.holding = self.metrics.holding
+        self._dispatch.warming.waking = self.metrics.waking
         self._keys = tuple(keys)
-        self._ledger = ledger or Ledger()
 
     def asgi(self) -> ASGIApp:
         """The app behind its edge."""
@@ -58,15 +59,20 @@ class RouterApp:
         if scope["type"] == "lifespan":
             await self._live(receive, send)
             return
-        reply = Reply(scope, send)
+        with self.metrics.request(scope["method"]) as booking:
+            await self._reply(scope, receive, Reply(scope, send), booking)
+
+    async def _reply(self, scope: Scope, receive: Receive, reply: Reply, booking: Booking) -> None:
         try:
-            await self._route(scope, receive, reply)
+            await self._route(scope, receive, reply, booking)
         except ClientGone:
-            return
+            booking.gone()
         except RoundhouseError as exc:
+            booking.failed(exc)
             await reply.error(exc)
         except Exception as exc:  # noqa: BLE001 - the edge: whatever it is, the client gets JSON
             log_unforeseen(exc, reply.request_id)
+            booking.failed(RoundhouseError())
             await reply.error(RoundhouseError())
 
     async def _live(self, receive: Receive, send: Send) -> None:
@@ -78,7 +84,7 @@ class RouterApp:
         self.directory.stop()
         await send({"type": "lifespan.shutdown.complete"})
 
-    async def _route(self, scope: Scope, receive: Receive, reply: Reply) -> None:
+    async def _route(self, scope: Scope, receive: Receive, reply: Reply, booking: Booking) -> None:
         path, method = check_path(scope), scope["method"]
         headers = headers_from_scope(scope)
         if path not in OPEN_PATHS:
@@ -91,7 +97,7 @@ class RouterApp:
         elif path.startswith("/v1/"):
             if method != "POST":
                 raise MethodNotAllowed("This URL takes POST requests only.", allow="POST")
-            await self._answer(scope, receive, reply)
+            await self._answer(scope, receive, reply, booking)
         else:
             raise UnknownPath(f"Invalid URL ({path[:MAX_ECHO_CHARS]}).")
 
@@ -116,9 +122,11 @@ class RouterApp:
             raise model_not_found(name)
         return model_object(model, self.directory.models[model])
 
-    async def _answer(self, scope: Scope, receive: Receive, reply: Reply) -> None:
+    async def _answer(self, scope: Scope, receive: Receive, reply: Reply, booking: Booking) -> None:
         settings = self.settings
         request = await read_request(scope, receive, settings)
+        model = settings.resolve(request.model)
+        booking.asked(self.metrics.labels(model, self.directory.find(model)))
         async with until_gone(receive):
             try:
                 async with asyncio.timeout(settings.request_timeout_s):
@@ -129,23 +137,26 @@ class RouterApp:
                         partial(reply.comment, "warming") if request.streamed else None,
                     )
                     async with aclosing(answer.rest):
-                        await self._pump(answer, reply)
+                        await self._pump(answer, reply, booking)
             except TimeoutError as exc:
                 raise BackendTimeout("The model did not answer in time.") from exc
 
-    async def _pump(self, answer: Answer, reply: Reply) -> None:
+    async def _pump(self, answer: Answer, reply: Reply, booking: Booking) -> None:
         """Sends the answer on as it comes, and books it."""
         head = answer.head
-        self._ledger.book_answer(answer.model, answer.application, head.status)
+        labels = self.metrics.labels(answer.model, answer.application)
+        booking.answered(labels, head.status, answer.after)
         headers = [("content-type", head.content_type), ("x-served-by", answer.model)]
         if reply.started and not (answer.streamed and answer.good):
             await reply.event(answer.first)
         elif answer.streamed:
             if not reply.started:
                 await reply.stream(head.status, [*headers, *head.headers])
+            booking.piece()
             await reply.piece(answer.first)
             async for item in answer.rest:
                 if isinstance(item, bytes):
+                    booking.piece()
                     await reply.piece(item)
                 elif isinstance(item, Tail):
                     answer.tail = item
@@ -153,7 +164,7 @@ class RouterApp:
         else:
             await reply.whole(head.status, [*headers, *head.headers], answer.first)
         if answer.tail is not None:
-            self._ledger.book_tokens(answer.model, answer.application, answer.tail)
+            booking.used(answer.tail)
 
 
 @asynccontextmanager

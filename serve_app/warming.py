@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 
 from deployments.errors import BackendError, BackendUnavailable, ModelWarming
@@ -23,6 +23,8 @@ logger = logging.getLogger("roundhouse")
 UNKNOWN_RETRY_S = 5.0
 FAILED_RETRY_S = 60.0  # it takes an operator to mend it
 LOADING_KEPT_S = 1.0
+
+Watch = Callable[[Application], AbstractContextManager[object]]
 
 
 @dataclass(slots=True)
@@ -71,7 +73,8 @@ class Patience:
 
 
 class Warming:
-    """Who waits for which application, in this router."""
+    """Who waits for which application, in this router. `holding` and `waking` watch each request
+    that waits, and each start of a cold application, by a block around it."""
 
     def __init__(self, cluster: Cluster, directory: Directory) -> None:
         self._cluster = cluster
@@ -83,6 +86,8 @@ class Warming:
         self._loading: dict[str, Progress] = {}
         self._loading_read_at: float | None = None
         self._reading = asyncio.Lock()
+        self.holding: Watch = nullcontext
+        self.waking: Watch = nullcontext
         directory.watchers.append(self._starts.observe)
 
     def held(self, application: str) -> int:
@@ -112,7 +117,7 @@ class Warming:
         expected_s = await self.expected_s(application)
         if patience.left_s <= 0 or (expected_s or 0) > patience.left_s:
             raise _warming(f"The model '{model}' is starting.", expected_s)
-        with self._place(application, model, patience, expected_s):
+        with self._place(application, model, patience, expected_s), self.holding(application):
             return await self._until_running(application, model, patience)
 
     async def _until_running(
@@ -166,7 +171,8 @@ class Warming:
 
     async def _woken(self, application: Application) -> None:
         try:
-            await self._cluster.wake(application)
+            with self.waking(application):
+                await self._cluster.wake(application)
             self._directory.hurry()
         except BackendError as exc:
             logger.warning("application %s was not woken: %s", application.name, exc.message)

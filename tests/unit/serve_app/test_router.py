@@ -5,12 +5,11 @@ import openai
 import pytest
 
 from deployments.echo_script import SECRET
-from deployments.exchange import Exchange, Item, ModelCard, Tail
+from deployments.exchange import Exchange, Item, ModelCard
 from deployments.progress import Progress, Shard
 from serve_app.config import RouterSettings
 from serve_app.directory import Application, State
 from serve_app.guard import digest
-from serve_app.ledger import Ledger
 from serve_app.router import RouterApp
 from tests.local_cluster import LocalCluster, serving
 from tests.plain_http import CHAT, Answered, chat, post, request
@@ -328,35 +327,3 @@ async def test_before_the_first_look_requests_wait(cluster: LocalCluster) -> Non
         assert (await request("GET", url + "/ready")).status == 503
         answer = await post(url + CHAT, chat())  # until the poll has looked again
         assert answer.status == 200
-
-
-class Books(Ledger):
-    """A ledger that can be read."""
-
-    def __init__(self) -> None:
-        self.answers: list[tuple[str, str, int]] = []
-        self.tokens: list[tuple[str, int, int]] = []
-
-    def book_answer(self, model: str, application: Application, status: int) -> None:
-        self.answers.append((model, application.backend, status))
-
-    def book_tokens(self, model: str, application: Application, tail: Tail) -> None:
-        self.tokens.append((model, tail.prompt_tokens, tail.completion_tokens))
-
-
-async def test_what_was_served_is_booked(cluster: LocalCluster) -> None:
-    """Every answer and its tokens are booked under the model that gave it, streamed or not."""
-    books = Books()
-    app = RouterApp(cluster, ledger=books)
-    app.settings = RouterSettings(fallbacks={"demo": ["other"]}, aliases={"nick": "demo"})
-    async with serving(app) as url:
-        await post(url + CHAT, chat("one two", model="nick"))
-        await post(url + CHAT, chat("one", stream=True))
-        await post(url + CHAT, chat("[[fail]]", model="nobody"))
-    assert books.answers == [("demo", "echo", 200)] * 2
-    assert books.tokens == [("demo", 2, 2), ("demo", 1, 1)]
-
-
-def test_the_real_ledger_takes_what_it_is_given() -> None:
-    """Counting outside a Serve replica is harmless: the router runs without Ray."""
-    Ledger().book_answer("demo", Application("demo", "echo", "running", 0.0), 200)
