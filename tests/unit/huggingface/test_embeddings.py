@@ -1,7 +1,7 @@
 """Embeddings are sentence-transformers' own, whatever is embedded beside them.
 
-No package of the index is used for its weights: the models are random, saved and loaded by
-sentence-transformers itself.
+The models are random, saved and loaded by sentence-transformers itself; a real one is in
+test_minilm.py.
 """
 
 import asyncio
