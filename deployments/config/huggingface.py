@@ -72,7 +72,7 @@ class HuggingFaceConfig(CheckpointConfig):
     )
     prefill_chunk_tokens: PositiveInt = Field(
         default=512,
-        description="tokens of new prompts that are read between two steps of running answers",
+        description="tokens of one step while new prompts are read, running answers' included",
     )
     memory: MemoryConfig | None = Field(
         default=None, description="what the model may use; left out: its weights must fit"

@@ -17,6 +17,7 @@ from deployments.huggingface.endpoints import Prepared, check_path, prepare
 from deployments.huggingface.generation import Sink
 from deployments.huggingface.grammar import Grammar, Grammars, Source
 from deployments.huggingface.loader import load
+from deployments.huggingface.pages import use_huge_pages
 from deployments.huggingface.plan import TextModel
 from deployments.load import Load
 from deployments.progress import Report, unreported
@@ -168,6 +169,7 @@ class HuggingFaceBackend:
 
 def _run(config: HuggingFaceConfig, report: Report) -> "Running | Embedding":
     """Loads the model and starts its engine. Raises: StartError."""
+    use_huge_pages()
     folder = hub.folder(config, report)
     enforce(config)
     if task_of(folder, config) == "embed":

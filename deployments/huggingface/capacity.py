@@ -30,6 +30,12 @@ class Capacity:
                 "answer."
             )
 
+    def chunk_tokens(self, num_running: int) -> int:
+        """How many tokens of new prompts a step may read while so many sequences take theirs in it:
+        the step as a whole keeps to `prefill_chunk_tokens`, but half are always for the prompts."""
+        tokens = self.prefill_chunk_tokens
+        return max(tokens - num_running, -(-tokens // 2))
+
     def fits(self, running: list[Sequence]) -> bool:
         """Whether these can run together to their ends."""
         return (

@@ -22,9 +22,10 @@ Prompt = tuple[str | None, tuple[int, ...]]  # an adapter, and token ids
 
 
 class Newcomers:
-    """The sequences that the next prefill takes."""
+    """The sequences that the next prefill takes, in chunks of so many tokens."""
 
-    def __init__(self) -> None:
+    def __init__(self, chunk_tokens: int) -> None:
+        self.chunk_tokens = chunk_tokens
         self.sequences: list[Sequence] = []
         self.rows: list[int] = []  # which of the prompts each sequence has
         self.prompts: dict[Prompt, int] = {}
@@ -36,7 +37,7 @@ class Newcomers:
         self.rows.append(self.prompts.setdefault(_prompt(sequence), len(self.prompts)))
         self._longest = max(self._longest, sequence.num_context_tokens)
 
-    def has_room(self, sequence: Sequence, chunk_tokens: int) -> bool:
+    def has_room(self, sequence: Sequence) -> bool:
         """Whether this one too would cost no further chunk, and is of the same kind."""
         if not self.sequences:
             return True
@@ -45,19 +46,19 @@ class Newcomers:
         if _prompt(sequence) in self.prompts:
             return True
         longest = max(self._longest, sequence.num_context_tokens)
-        return (len(self.prompts) + 1) * longest <= chunk_tokens
+        return (len(self.prompts) + 1) * longest <= self.chunk_tokens
 
 
 class Prefill:
     """The prefill of some sequences. `logits` `(batch, vocab)` are there once it is done."""
 
-    def __init__(self, newcomers: Newcomers, chunk_tokens: int, device: torch.device) -> None:
+    def __init__(self, newcomers: Newcomers, device: torch.device) -> None:
         self.sequences = newcomers.sequences
         self.logits: Tensor | None = None
         self._ids, self._mask = _padded([ids for _, ids in newcomers.prompts], device)
         self._adapters = [adapter for adapter, _ in newcomers.prompts]
         self._rows = torch.tensor(newcomers.rows, device=device)
-        self._num_chunk_columns = max(1, chunk_tokens // len(self._ids))
+        self._num_chunk_columns = max(1, newcomers.chunk_tokens // len(self._ids))
         self._num_done = 0
         self.num_chunks = 0  # put in so far
         self._cache: Any = None

@@ -97,20 +97,17 @@ class Scheduler:
 
     def _admit(self) -> None:
         """Takes the first of the queue, and those behind it that go into the same chunk."""
-        newcomers = Newcomers()
+        newcomers = Newcomers(self._capacity.chunk_tokens(len(self._batch.sequences)))
         while (sequence := self._queue.take(partial(self._fits, newcomers))) is not None:
             newcomers.add(sequence)
             self.running = [*self.running, sequence]
         if newcomers.sequences:
-            chunk_tokens = self._capacity.prefill_chunk_tokens
-            self._prefill = Prefill(newcomers, chunk_tokens, self._decoder.device)
+            self._prefill = Prefill(newcomers, self._decoder.device)
 
     def _fits(self, newcomers: Newcomers, sequence: Sequence) -> bool:
         if self.running and sequence.suspects is not self.running[0].suspects:
             return False
-        return self._capacity.fits([*self.running, sequence]) and newcomers.has_room(
-            sequence, self._capacity.prefill_chunk_tokens
-        )
+        return self._capacity.fits([*self.running, sequence]) and newcomers.has_room(sequence)
 
     def _put_in_chunk(self, prefill: Prefill) -> None:
         if not self._attempt(lambda: prefill.step(self._decoder), prefill.sequences):

@@ -56,10 +56,10 @@ class Trial:
 
     def enter(self, sequences: Iterable[Sequence], chunk_tokens: int = WHOLE) -> None:
         """Prefills sequences and lets them join."""
-        newcomers = Newcomers()
+        newcomers = Newcomers(chunk_tokens)
         for sequence in sequences:
             newcomers.add(sequence)
-        prefill = Prefill(newcomers, chunk_tokens, self._decoder.device)
+        prefill = Prefill(newcomers, self._decoder.device)
         while prefill.logits is None:
             prefill.step(self._decoder)
         self._note(prefill.sequences, prefill.logits)

@@ -54,8 +54,9 @@ def step(scheduler: Scheduler, count: int = 1) -> None:
 
 
 def test_a_long_prompt_is_read_in_chunks_between_steps(model: Any) -> None:
-    """While a long prompt is read, who runs gets a token after every chunk, and none is larger."""
-    running, long = Asked((1,), 50), Asked(tuple(range(100)), 2)
+    """While a long prompt is read, who runs gets a token after every chunk, and both together are
+    no more tokens than a chunk may have."""
+    running, long = Asked((1,), 50), Asked(tuple(range(94)), 2)
     scheduler, queue = started(model, Capacity(prefill_chunk_tokens=16), running)
     step(scheduler)
     queue.put([long])
@@ -64,7 +65,7 @@ def test_a_long_prompt_is_read_in_chunks_between_steps(model: Any) -> None:
         tokens = len(running.answer)
         step(scheduler)
         assert len(running.answer) == tokens + 1
-        assert model.shapes[2 * count :] == [(1, 16), (1, 1)]
+        assert model.shapes[2 * count :] == [(1, 15), (1, 1)]
     step(scheduler)
     assert model.shapes[-2:] == [(1, 4), (1, 1)]
     assert len(long.answer) == 1  # its first token does not wait
@@ -73,9 +74,10 @@ def test_a_long_prompt_is_read_in_chunks_between_steps(model: Any) -> None:
 
 
 def test_eight_streams_wait_for_one_chunk_at_most(model: Any) -> None:
-    """Between two tokens of any of 8 streams lies one chunk of a long prompt, never more."""
+    """Between two tokens of any of 8 streams lies one chunk of a long prompt, never more, and it is
+    smaller by their tokens."""
     streams = [Asked((n + 1,), 60) for n in range(8)]
-    scheduler, queue = started(model, Capacity(prefill_chunk_tokens=16), *streams)
+    scheduler, queue = started(model, Capacity(prefill_chunk_tokens=24), *streams)
     step(scheduler, 5)
     queue.put([Asked(tuple(range(120)), 3)])
     while len(queue) or len(scheduler.running) > 8 or scheduler.num_batch_tokens > 8 * 61:
