@@ -2,13 +2,15 @@
 
 from time import perf_counter
 
-from deployments.errors import BackendOverloaded, ModelWarming, RoundhouseError
+from deployments.errors import BackendOverloaded, ModelWarming, RequestError, RoundhouseError
 from deployments.exchange import Tail
 from serve_app.metrics import catalog
 from serve_app.metrics.books import Books, Labels, Observations
 
 NOBODY = ("(none)", "(none)", "(none)")  # no model that exists was asked for
 CLIENT_GONE = 499  # as nginx has it
+CAPACITY = "capacity"
+REFUSED_STATUS = frozenset({401, 403, 408})  # our key, our haste: no fault of the client's
 
 
 class Booking:
@@ -84,7 +86,7 @@ class Booking:
         elif status < 400:
             self._book_good()
         elif status != CLIENT_GONE:
-            self._add(catalog.ERRORS, f"status_{status}")
+            self._add(catalog.ERRORS, f"status_{status}", fault_of_status(status))
         if self._gaps is not None:
             self._observe(catalog.FIRST_TOKEN, self._first_at - self._began_at)
         if self._tail is not None:
@@ -98,8 +100,9 @@ class Booking:
 
     def _book_error(self, error: RoundhouseError) -> None:
         code = error.code or "internal_error"
-        self._add(catalog.ERRORS, code)
-        if isinstance(error, ModelWarming | BackendOverloaded):
+        fault = fault_of(error)
+        self._add(catalog.ERRORS, code, fault)
+        if fault == CAPACITY:
             self._add(catalog.SHED, code)
 
     def _book_tokens(self, tail: Tail) -> None:
@@ -109,11 +112,25 @@ class Booking:
             streamed_s = self._last_at - self._first_at
             self._observe(catalog.OUTPUT_TOKEN, streamed_s / (tail.completion_tokens - 1))
 
-    def _add(self, metric: catalog.Metric, label: str) -> None:
-        self._books.add(metric, (*self._labels, label))
+    def _add(self, metric: catalog.Metric, *more: str) -> None:
+        self._books.add(metric, (*self._labels, *more))
 
     def _observe(self, metric: catalog.Metric, value: float) -> None:
         self._books.observations(metric, self._labels).add(value)
+
+
+def fault_of(error: RoundhouseError) -> str:
+    """Whose fault an error of ours is."""
+    if isinstance(error, RequestError):
+        return "client"
+    return CAPACITY if isinstance(error, ModelWarming | BackendOverloaded) else "server"
+
+
+def fault_of_status(status: int) -> str:
+    """Whose fault an error is that a backend answered with."""
+    if status == 429:
+        return CAPACITY
+    return "server" if status >= 500 or status in REFUSED_STATUS else "client"
 
 
 def reason_of(failure: object) -> str:

@@ -51,9 +51,10 @@ ERRORS = Metric(
     "roundhouse_errors_total",
     "counter",
     "requests",
-    (*MODEL, "code"),
-    "Requests that ended in an error, by its code in the answer; `status_NNN` where the backend "
-    "itself answered with an error.",
+    (*MODEL, "code", "fault"),
+    "Requests that ended in an error, by its code in the answer (`status_NNN` where the backend "
+    "itself answered with an error), and by whose fault it was: the `client`'s, the `server`'s, or "
+    "a want of `capacity`.",
 )
 PROMPT_TOKENS = Metric(
     "roundhouse_prompt_tokens_total",

@@ -70,6 +70,9 @@ class RouterMetrics:
         self.books.observations(catalog.COLD_START, labels).add(perf_counter() - began_at)
 
     def _states(self) -> Mapping[Labels, float]:
+        for a in self._directory.applications:
+            # From the beginning at zero: a rate would not see the first of what comes so seldom.
+            self.books.observations(catalog.COLD_START, (a.name, a.backend))
         return {
             (a.name, a.backend, state): float(a.state == state)
             for a in self._directory.applications

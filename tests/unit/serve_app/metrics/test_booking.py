@@ -94,8 +94,12 @@ async def test_errors_by_code(app: RouterApp, url: str) -> None:
         (*DEMO, "500"): 1,
         (*NOBODY, "400"): 1,
     }
-    codes = {labels[3]: count for labels, count in sums(app, catalog.ERRORS).items()}
-    assert codes == {"model_unavailable": 2, "internal_error": 1, "invalid_value": 1}
+    codes = {labels[3:]: count for labels, count in sums(app, catalog.ERRORS).items()}
+    assert codes == {
+        ("model_unavailable", "server"): 2,
+        ("internal_error", "server"): 1,
+        ("invalid_value", "client"): 1,
+    }
     assert counts(app, catalog.REQUEST_DURATION) == {}
 
 
@@ -119,7 +123,7 @@ async def test_only_requests_for_models_count(app: RouterApp, url: str) -> None:
         await request("GET", url + path)
     assert sums(app, catalog.REQUESTS) == {}
     await post(url + CHAT, chat(), {"authorization": "Bearer sk-wrong"})
-    assert sums(app, catalog.ERRORS) == {(*NOBODY, "invalid_api_key"): 1}
+    assert sums(app, catalog.ERRORS) == {(*NOBODY, "invalid_api_key", "client"): 1}
 
 
 async def test_a_client_that_leaves(app: RouterApp, url: str) -> None:
@@ -159,7 +163,8 @@ async def test_held_and_shed(app: RouterApp, cluster: LocalCluster, url: str) ->
     await until(lambda: gauge(app, catalog.HELD) == {("demo", "echo"): 1}, 10)
     assert (await post(url + CHAT, chat())).status == 503
     assert sums(app, catalog.SHED) == {(*DEMO, "model_warming"): 1}
-    assert counts(app, catalog.COLD_START) == {}
+    assert sums(app, catalog.ERRORS) == {(*DEMO, "model_warming", "capacity"): 1}
+    assert counts(app, catalog.COLD_START).get(("demo", "echo"), 0) == 0
     cluster.awake.set()
     assert (await waiting).status == 200
     assert gauge(app, catalog.HELD) == {("demo", "echo"): 0}

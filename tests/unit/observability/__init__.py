@@ -1,0 +1,1 @@
+"""What an operator watches with: alert rules, dashboard, runbook."""
