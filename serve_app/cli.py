@@ -10,7 +10,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from serve_app import models_command, plan_cluster_command, plan_command
+from serve_app import (
+    drain_command,
+    kuberay_command,
+    models_command,
+    plan_cluster_command,
+    plan_command,
+)
 from serve_app.models_command import number
 
 Commands = argparse._SubParsersAction  # type of add_subparsers(), which has no public name
@@ -42,6 +48,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for add in (_add_check, _add_models, _add_plan, _add_plan_cluster, _add_serve):
         add(commands)
+    kuberay_command.add_arguments(
+        _command(commands, "kuberay", "put a serve_config into KubeRay's manifest")
+    )
+    drain_command.add_arguments(
+        _command(commands, "drain", "empty this node of replicas, before it ends")
+    )
     arguments = parser.parse_args(argv)
     return int(arguments.run(arguments))
 

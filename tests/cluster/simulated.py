@@ -57,10 +57,15 @@ class Simulated:
         """The kind of each node by its id."""
         return {n["NodeID"]: n["Labels"].get("kind", "cpu") for n in ray.nodes()}
 
+    def details(self) -> dict[str, Any]:
+        """What Serve says of itself."""
+        found: dict[str, Any] = self._client.get_serve_details()
+        return found
+
     def nodes_of(self, application: str) -> list[str]:
         """What kind of node each running replica is on: "cpu", or the GPU node's own label."""
         kinds = self.kinds()
-        details = ServeInstanceDetails(**self._client.get_serve_details())
+        details = ServeInstanceDetails(**self.details())
         deployments = details.applications[application].deployments.values()
         replicas = [r for d in deployments for r in d.replicas if r.state == "RUNNING"]
         return sorted(kinds[str(replica.node_id)] for replica in replicas)
