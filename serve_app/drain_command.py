@@ -98,8 +98,9 @@ class Cluster:
 def _left(cluster: Cluster, node_id: str, port: int) -> list[str]:
     """What still keeps the node."""
     connections = sum(
-        each.status == psutil.CONN_ESTABLISHED and each.laddr and each.laddr.port == port
+        1
         for each in psutil.net_connections("tcp")
+        if each.status == psutil.CONN_ESTABLISHED and each.laddr and each.laddr.port == port
     )
     return cluster.replicas(node_id) + [f"{connections} connections"] * bool(connections)
 
