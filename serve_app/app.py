@@ -22,28 +22,25 @@ from serve_app.guard import digest
 from serve_app.loading import telling
 from serve_app.metrics.export import Exporter
 from serve_app.metrics.replica import ReplicaMetrics
+from serve_app.own_replica import POLICY, own_application, own_limit, own_replica
 from serve_app.placement import request
 from serve_app.placement.granted import granted, join_group
 from serve_app.placement.live import cluster_nodes
 from serve_app.placement.node import Node
 from serve_app.replica_log import log_to_stderr
 from serve_app.router import RouterApp
-from serve_app.serve_cluster import (
-    ServeCluster,
-    own_application,
-    own_replica,
-)
+from serve_app.serve_cluster import ServeCluster
+from serve_app.wire.desk import Bundles, Desk
 from serve_app.wire.frames import Ticket
-from serve_app.wire.sender import Sender
+from serve_app.wire.membership import Membership
 
 ROUTER_CPUS = 0.2  # of an operator's count; the router shares its node with API models
 DRAIN_S = 120.0
 # What is wrong with a model is seldom gone the next time, and loading it takes its time.
 MAX_STARTS = 3
-POLICY = "serve_app.autoscaling:LoadPolicy"
 LOOK_BACK_S = 12.0  # Serve hears of a load every 10 s
 
-Message = bytes | Sequence[Item] | RoundhouseError  # what a replica says by the handle
+Message = Sequence[Item] | RoundhouseError  # what a replica says by the handle
 
 
 def router(args: RouterArgs) -> Application:
@@ -141,7 +138,8 @@ class Model:
         config = granted(backends.configure(args))
         self._backend = backends.build(own_application(), config)
         join_group(self._backend)
-        self._sender = Sender()
+        self._desk = Desk(self._answer, own_limit() or 0)
+        self._membership = Membership(own_application(), self._desk)
         async with telling(own_application(), own_replica()) as report:
             await self._backend.start(report)
         metrics = ReplicaMetrics(own_application(), config.backend, self._backend.load)
@@ -149,21 +147,27 @@ class Model:
         self._exporter = Exporter(metrics.books)
         self._exporter.start()
 
-    async def exchange(
-        self, request: Exchange, ticket: Ticket | None
-    ) -> AsyncGenerator[Message, None]:
-        """At once the name of the wire that the backend's items come by: the request is taken.
-        Then the items, if there is no wire, and at last how it ended, if badly."""
-        answer = bundles(self._backend.exchange(request))
+    async def join(self, ticket: Ticket) -> bool:
+        """Gives a router a wire to this replica, for all its further requests. Whether there is
+        one: not where Serve must count them."""
+        return bool(self._desk.limit) and await self._membership.join(ticket)
+
+    async def exchange(self, request: Exchange) -> AsyncGenerator[Message, None]:
+        """For a router that has no wire: at once nothing, since the request is taken; then the
+        backend's items, and at last how it ended, if badly."""
+        yield ()
         try:
-            async with aclosing(self._sender.carry(ticket, answer)) as messages:
-                async for message in messages:
-                    yield message
+            async with aclosing(self._answer(request)) as answer:
+                async for bundle in answer:
+                    yield bundle
         except RoundhouseError as exc:
             yield exc
         except Exception as exc:  # noqa: BLE001 - the edge of the backend: logged here, once
             log_unforeseen(exc, request.request_id)
             yield RoundhouseError()
+
+    def _answer(self, request: Exchange) -> Bundles:
+        return bundles(self._backend.exchange(request))
 
     async def card(self) -> ModelCard:
         return self._backend.card()
@@ -173,14 +177,16 @@ class Model:
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Serve's hook: what `serve_app.autoscaling` goes by."""
-        return self._backend.load().as_stats()
+        uncounted = self._desk.num_open + self._membership.num_waiting
+        return {**self._backend.load().as_stats(), "num_uncounted": float(uncounted)}
 
     async def check_health(self) -> None:
         await self._backend.check_health()
 
     async def __del__(self) -> None:
-        """Called by Serve when the replica is taken down, after its requests have ended."""
-        self._sender.close()
+        """Called by Serve when the replica is taken down, after the requests that it counts have
+        ended; the others do here."""
+        await self._membership.leave()
         await self._backend.stop()
 
 

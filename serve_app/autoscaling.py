@@ -31,8 +31,9 @@ class Context(Protocol):
 class Demand:
     """What all replicas of a model together have in hand, averaged over the look-back period.
 
-    `num_requests` is Serve's count, those that wait for a replica included; the rest is what
-    engines say of themselves: sequences, and the sum of their shares of KV memory.
+    `num_requests` are those that Serve counts and those that came past it by wire, in both cases
+    with those that wait for a replica; the rest is what engines say of themselves: sequences, and
+    the sum of their shares of KV memory.
     """
 
     num_replicas: int
@@ -78,10 +79,11 @@ class LoadPolicy:
 def demand_from_context(context: Context) -> Demand:
     """The sums over the replicas of what Serve was told."""
     stats = context.aggregated_metrics or {}
+    totals = {name: sum(by_replica.values()) for name, by_replica in stats.items()}
     return Demand(
         context.current_num_replicas,
-        context.total_num_requests,
-        *(sum(stats.get(name, {}).values()) for name in ("num_running", "num_waiting", "kv_use")),
+        context.total_num_requests + totals.get("num_uncounted", 0.0),
+        *(totals.get(name, 0.0) for name in ("num_running", "num_waiting", "kv_use")),
     )
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any
 
 import ray
@@ -36,7 +37,10 @@ from serve_app.directory import STARTING_REPLICAS, Application, State
 from serve_app.placement import waiting
 from serve_app.placement.live import cluster_nodes
 from serve_app.placement.node import Node
-from serve_app.wire.receiver import Receiver
+from serve_app.roll_call import RollCall
+from serve_app.wire.frames import Ticket
+from serve_app.wire.listener import Listener
+from serve_app.wire.replica_wire import Refused
 
 CARD_TIMEOUT_S = 5.0
 TAKE_TIMEOUT_S = 5.0
@@ -63,11 +67,16 @@ class ServeCluster:
     def __init__(self, own_application: str) -> None:
         self._own = own_application
         self._handles: dict[tuple[str, str], DeploymentHandle[Any]] = {}
-        self._receiver: Receiver | None = None
+        self._listener = Listener(ray.util.get_node_ip_address())
+        self._roll_call = RollCall(self._listener, self._join)
+        self._listens = False
         self._begins_to_listen = asyncio.Lock()
 
     async def applications(self) -> Sequence[Application]:
-        return await asyncio.to_thread(self._applications)
+        found = await asyncio.to_thread(self._applications)
+        await self._listening()
+        self._roll_call.hold(found)
+        return found
 
     def _applications(self) -> Sequence[Application]:
         status: ServeStatus = serve.status()
@@ -100,50 +109,53 @@ class ServeCluster:
     async def exchange(
         self, application: Application, request: Exchange
     ) -> AsyncGenerator[Item, None]:
-        receiver = await self._listening()
-        with receiver.inbox() as inbox:
-            response = self._handle(application).remote(request, inbox.ticket)
+        wires = self._listener.pool(application.name)
+        while inbox := await wires.open(request):
             try:
-                wire_id = await self._taken(response)
-                if wire_id:
-                    receiver.bind(inbox, wire_id)
-                    while items := await inbox.read():
-                        for item in items:
-                            yield item
-                async for bundle in response:
-                    if isinstance(bundle, RoundhouseError):
-                        raise bundle
-                    for item in bundle:
+                while items := await inbox.read():
+                    for item in items:
                         yield item
-            except (RayError, RayServeException) as exc:
-                raise error_from_serve(exc) from None
+                return
+            except Refused:
+                continue
             finally:
-                # Ends the call on the replica too; after its end this changes nothing.
-                response.cancel()
+                inbox.close()
+        async with aclosing(self._by_handle(application, request)) as slower:
+            async for item in slower:
+                yield item
 
-    async def _listening(self) -> Receiver:
-        """The end of the wires, where answers come in."""
-        if self._receiver is None:
-            async with self._begins_to_listen:
-                if self._receiver is None:
-                    receiver = Receiver(ray.util.get_node_ip_address())
-                    await receiver.start()
-                    self._receiver = receiver
-        return self._receiver
-
-    async def _taken(self, response: DeploymentResponseGenerator[Any]) -> bytes:
-        """The name of the wire that the answer comes by, which a replica says once it has taken
-        the request.
-
-        Serve would wait for one that died as long as it takes to replace it. Raises: NotTaken.
-        """
+    async def _by_handle(
+        self, application: Application, request: Exchange
+    ) -> AsyncGenerator[Item, None]:
+        """Where there is no wire yet, or can be none."""
+        response = self._handle(application).remote(request)
         try:
-            async with asyncio.timeout(TAKE_TIMEOUT_S):
-                wire_id: bytes = await anext(response)
-        except TimeoutError as exc:
-            message = "No replica of the model takes the request now."
-            raise NotTaken(message, retry_after_s=1) from exc
-        return wire_id
+            await _taken(response)
+            async for bundle in response:
+                if isinstance(bundle, RoundhouseError):
+                    raise bundle
+                for item in bundle:
+                    yield item
+        except (RayError, RayServeException) as exc:
+            raise error_from_serve(exc) from None
+        finally:
+            # Ends the call on the replica too; after its end this changes nothing.
+            response.cancel()
+
+    async def _listening(self) -> None:
+        """Begins to, once: where replicas find this router."""
+        async with self._begins_to_listen:
+            if not self._listens:
+                await self._listener.start()
+                self._listens = True
+
+    async def _join(self, application: Application, ticket: Ticket) -> None:
+        """Has all replicas that run know where this router is found."""
+        try:
+            response = self._handle(application).broadcast("join", ticket)
+            await response.results_async(timeout_s=CARD_TIMEOUT_S, return_exceptions=True)
+        except (RayError, RayServeException, TimeoutError) as exc:
+            raise error_from_serve(exc) from None
 
     def _handle(self, application: Application) -> DeploymentHandle[Any]:
         """One configured handle per deployment, kept: each one costs a long poll."""
@@ -158,6 +170,19 @@ class ServeCluster:
                 response_serialization="pickle",
             )
         return self._handles[key]
+
+
+async def _taken(response: DeploymentResponseGenerator[Any]) -> None:
+    """Returns when a replica has taken the request, which it says at once.
+
+    Serve would wait for one that died as long as it takes to replace it. Raises: NotTaken.
+    """
+    try:
+        async with asyncio.timeout(TAKE_TIMEOUT_S):
+            await anext(response)
+    except TimeoutError as exc:
+        message = "No replica of the model takes the request now."
+        raise NotTaken(message, retry_after_s=1) from exc
 
 
 def error_from_serve(exc: BaseException) -> BackendError:
@@ -212,13 +237,3 @@ def reason_from_message(message: str) -> str | None:
     """The last line of a traceback says what went wrong; the rest says where in our code."""
     lines = [line.strip() for line in message.strip().splitlines() if line.strip()]
     return lines[-1][:MAX_REASON_CHARS] if lines else None
-
-
-def own_application() -> str:
-    """The name of the application that this replica belongs to."""
-    return str(serve.get_replica_context().app_name)
-
-
-def own_replica() -> str:
-    """The id of this replica, which no other has."""
-    return str(serve.get_replica_context().replica_id.unique_id)

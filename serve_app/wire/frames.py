@@ -1,44 +1,63 @@
-"""What goes over the wire: frames, each a piece of one answer, many answers in turn.
+"""What goes over the wire: frames, each a piece of one request or answer, many of them in turn.
 
-Nothing that could run code is read from the wire: heads and tails are msgpack, the rest is bytes.
+Nothing that could run code is read from the wire: bodies are bytes, the rest is msgpack.
 """
 
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import TypeVar
 
 import msgspec
 
-from deployments.exchange import Head, Item, Tail
+from deployments.exchange import Exchange, Head, Item, Tail
 
 PREFIX = struct.Struct("<IBI")  # stream, kind, payload's length
 MAX_PAYLOAD_BYTES = 1 << 20
 SECRET_BYTES = 16
-WIRE_ID_BYTES = 16
-HELLO_BYTES = SECRET_BYTES + WIRE_ID_BYTES
-WELCOME = b"\x06"
+T = TypeVar("T")
+CONNECTION = 0  # the stream of frames that are about no request
 
 
 class Kind(IntEnum):
-    """Replica to router: HEAD, BYTES, TAIL, END. Router to replica: PAUSE, RESUME, FORGET."""
+    """Of a frame. Who speaks first after the secret is the replica, with JOIN."""
 
+    # Replica to router
     HEAD = 0
     BYTES = 1
     TAIL = 2
-    END = 3  # of this stream's frames; how it ended is said by the handle
-    PAUSE = 4
-    RESUME = 5
+    END = 3  # the answer is whole
+    FAILED = 4  # the answer ends here, with this error
+    REFUSED = 5  # the request was not taken: another replica may
+    JOIN = 6  # who the replica is
+    LEAVE = 7  # no more requests, please; answers go on
+    PONG = 8
+    # Router to replica
+    REQUEST = 9  # its last piece, and mostly its only one
+    PART = 10
+    FORGET = 11  # the client has left
+    PAUSE = 12
+    RESUME = 13
+    PING = 14
+    QUEUE = 15  # how many requests wait for a replica
 
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """Where an answer is to be sent, and under which number."""
+    """Where a router listens, and what to say there first."""
 
     host: str
     port: int
     secret: bytes
-    stream: int
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A replica, as it introduces itself. `limit` is how many requests it takes at a time."""
+
+    application: str
+    limit: int
 
 
 class BrokenFrame(Exception):
@@ -61,12 +80,28 @@ def frames_of(stream: int, item: Item) -> Iterator[bytes]:
 
 def item_of(kind: int, payload: bytes) -> Item:
     """Raises: BrokenFrame for what is no item."""
+    if kind == Kind.BYTES:
+        return payload
+    if kind == Kind.HEAD:
+        return decoded(payload, Head)
+    return decoded(payload, Tail)
+
+
+def request_frames(stream: int, request: Exchange) -> bytes:
+    """A request as frames that follow each other."""
+    data = msgspec.msgpack.encode(request)
+    last = (len(data) - 1) // MAX_PAYLOAD_BYTES * MAX_PAYLOAD_BYTES
+    parts = (
+        frame(stream, Kind.PART, data[start : start + MAX_PAYLOAD_BYTES])
+        for start in range(0, last, MAX_PAYLOAD_BYTES)
+    )
+    return b"".join((*parts, frame(stream, Kind.REQUEST, data[last:])))
+
+
+def decoded(payload: bytes, kind: type[T]) -> T:
+    """Raises: BrokenFrame for what is none."""
     try:
-        if kind == Kind.BYTES:
-            return payload
-        if kind == Kind.HEAD:
-            return msgspec.msgpack.decode(payload, type=Head)
-        return msgspec.msgpack.decode(payload, type=Tail)
+        return msgspec.msgpack.decode(payload, type=kind)
     except msgspec.DecodeError as exc:
         raise BrokenFrame(str(exc)) from exc
 
@@ -83,7 +118,7 @@ class Frames:
         at, size = 0, PREFIX.size
         while len(data) - at >= size:
             stream, kind, length = PREFIX.unpack_from(data, at)
-            if length > MAX_PAYLOAD_BYTES or kind > Kind.RESUME:
+            if length > MAX_PAYLOAD_BYTES or kind > Kind.QUEUE:
                 raise BrokenFrame(f"a frame of kind {kind} and {length} bytes")
             end = at + size + length
             if end > len(data):

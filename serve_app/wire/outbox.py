@@ -3,7 +3,9 @@
 import asyncio
 from collections.abc import Callable, Iterable
 
+from deployments.errors import RoundhouseError
 from deployments.exchange import Item
+from serve_app.wire.failure import payload_of
 from serve_app.wire.frames import Kind, frame, frames_of
 
 TURN_BYTES = 1 << 18  # what one turn of the event loop may gather before the others' turn comes
@@ -20,14 +22,13 @@ class Outbox:
         self._wire_free = wire_free
         self._free = asyncio.Event()
         self._free.set()
-        self._lost = False
 
     async def send(self, items: Iterable[Item]) -> None:
-        """Puts the items on the wire. Raises: ConnectionError where there is none any more."""
-        await self._wire_free.wait()
-        await self._free.wait()
-        if self._lost:
-            raise ConnectionError("the router is gone")
+        """Puts the items on the wire."""
+        if not self._wire_free.is_set():
+            await self._wire_free.wait()
+        if not self._free.is_set():
+            await self._free.wait()
         num_waiting = 0
         for item in items:
             for piece in frames_of(self._stream, item):
@@ -36,8 +37,16 @@ class Outbox:
             await asyncio.sleep(0)
 
     def end(self) -> None:
-        """Nothing more comes."""
+        """The answer is whole."""
         self._write(frame(self._stream, Kind.END))
+
+    def fail(self, error: RoundhouseError) -> None:
+        """It ends here, with an error."""
+        self._write(frame(self._stream, Kind.FAILED, payload_of(error)))
+
+    def refuse(self) -> None:
+        """There is none: the request was not taken."""
+        self._write(frame(self._stream, Kind.REFUSED))
 
     def hold(self, pause: bool) -> None:
         """The router does not want more of this answer now, or wants it again."""
@@ -45,7 +54,3 @@ class Outbox:
             self._free.clear()
         else:
             self._free.set()
-
-    def lost(self) -> None:
-        self._lost = True
-        self._free.set()
