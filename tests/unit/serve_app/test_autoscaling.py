@@ -105,6 +105,12 @@ def test_what_is_wanted(demand: Demand, wanted: float) -> None:
     assert demand.replicas(target_requests=32, target_kv_use=0.8) == pytest.approx(wanted)
 
 
+def test_requests_by_wire_count_as_serve_s_own() -> None:
+    """Serve does not see them: replicas say how many they are, those that wait for one included."""
+    stats = {"num_uncounted": {"a": 1.5 * CAPACITY, "b": 0.5 * CAPACITY}}
+    assert LoadPolicy()(Context(2, CAPACITY, stats, {}, 0.0))[0] == 3
+
+
 def test_idle_is_none_at_once() -> None:
     """With nothing in hand the last replica is not wanted: Serve's `downscale_to_zero_delay_s`
     says how long that must be so."""
