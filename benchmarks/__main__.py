@@ -9,6 +9,7 @@ from types import FrameType
 import msgspec
 
 from benchmarks import report
+from benchmarks.peers.paths import PATHS
 
 EPILOG = """\
 examples:
@@ -16,11 +17,13 @@ examples:
   python -m benchmarks quick --write                     and into benchmarks/RESULTS.md
   python -m benchmarks quick --output quick.json         and every run's figures as JSON
   python -m benchmarks quick --repetitions 1 --share 0.1      does it work at all?
+  python -m benchmarks peers --write                     every peer, and the chart in README.md
+  python -m benchmarks peers --only api --loads c=32     one path, the loads with 32 at a time
   python -m benchmarks huggingface                       the engine beside transformers' own
   python -m benchmarks client                            the clients that api.py could be built on
 
 Run it on a machine where nothing else runs. Exit status: 0 measured, whether or not the bars are
-met; 1 a stack did not start.
+met; 1 a stack did not start, of `peers` none of a path.
 """
 
 
@@ -54,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, run, what in (
         ("quick", _quick, "bare vLLM and Roundhouse, side by side"),
         ("huggingface", _huggingface, "Hugging Face models: Roundhouse and transformers' own"),
+        ("peers", _peers, "every peer: bare vLLM, Ray Serve LLM, LiteLLM, vllm-router"),
         ("client", _client, "the HTTP clients that deployments/api.py could be built on"),
     ):
         command = commands.add_parser(name, help=what, description=what)
@@ -67,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
             metavar="M",
             help=f"begin no repetition but the first {end}; default: %(default)g",
         )
+    _add_peers_options(commands.choices["peers"])
     commands.choices["huggingface"].add_argument(
         "--engines-only", action="store_true", help="without the servers and their clients"
     )
@@ -86,6 +91,43 @@ def _add_options(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--output", type=Path, metavar="FILE", help="write all of it as JSON")
     command.add_argument("--write", action="store_true", help="put it into benchmarks/RESULTS.md")
+
+
+def _add_peers_options(command: argparse.ArgumentParser) -> None:
+    command.set_defaults(repetitions=2)
+    command.add_argument(
+        "--minutes",
+        type=float,
+        default=12.0,
+        metavar="M",
+        help="begin no repetition of a path but its first that would end after its share of them; "
+        "default: %(default)g, of which two repetitions take about 10",
+    )
+    command.add_argument(
+        "--only",
+        type=_paths,
+        default=PATHS,
+        metavar="PATH,...",
+        help=f"of {', '.join(PATHS)}; default: all",
+    )
+    command.add_argument(
+        "--loads",
+        type=_words,
+        default=(),
+        metavar="WORD,...",
+        help="only loads whose names have one of these in them: c=32,prompt",
+    )
+
+
+def _paths(text: str) -> tuple[str, ...]:
+    paths = _words(text)
+    if not paths or not set(paths) <= set(PATHS):
+        raise argparse.ArgumentTypeError(f"should be some of {', '.join(PATHS)}")
+    return paths
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(",") if word.strip())
 
 
 def _positive(text: str) -> int:
@@ -109,6 +151,25 @@ def _huggingface(arguments: argparse.Namespace) -> tuple[object, report.Report]:
     from benchmarks.huggingface_report import report_of
 
     found = measure(arguments.repetitions, not arguments.engines_only, 60 * arguments.minutes)
+    return found, report_of(found)
+
+
+def _peers(arguments: argparse.Namespace) -> tuple[object, report.Report]:
+    from benchmarks.peers import panels
+    from benchmarks.peers.measure import Plan, measure
+    from benchmarks.peers.report import report_of
+
+    found = measure(
+        Plan(
+            num_repetitions=arguments.repetitions,
+            share=arguments.share,
+            limit_s=60 * arguments.minutes,
+            only=arguments.only,
+            words=arguments.loads,
+        )
+    )
+    if arguments.write:
+        panels.write(found)
     return found, report_of(found)
 
 

@@ -7,18 +7,16 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import aiohttp
-import yaml
 
 from benchmarks import cpu_use
 from benchmarks.closed_loop import closed_loop
 from benchmarks.hf_work import Asked, requests
 from benchmarks.stack import Stack, free_port
-from benchmarks.stacks import config_with
-from serve_app.launch.plan import SIDE_PORTS
+from benchmarks.stacks import config_with, serve_run
 
 NUM_CLIENTS = 8
 NUM_WARM_UP = 8
@@ -66,17 +64,7 @@ def roundhouse(checkpoint: Path) -> Stack:
                 "checkpoint": str(checkpoint),
                 "dtype": "float32",
             }
-    file = checkpoint.with_name("serve_config.yaml")
-    file.write_text(yaml.safe_dump(config, sort_keys=False))
-    ports = (*SIDE_PORTS, "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT")
-    return Stack(
-        name=OURS,
-        port=port,
-        ready_path="/ready",
-        command=[str(Path(sys.executable).with_name("serve")), "run", str(file)],
-        log=checkpoint.with_name("roundhouse.log"),
-        environment={"RAY_ADDRESS": "local", **{name: str(free_port()) for name in ports}},
-    )
+    return replace(serve_run(config, port, checkpoint.parent), name=OURS)
 
 
 def servers(checkpoint: Path) -> list[Stack]:

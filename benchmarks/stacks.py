@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,6 +16,7 @@ from serve_app.launch.plan import SIDE_PORTS
 
 CONFIG = ROOT / "serve_config.yaml"
 MODEL = "demo"
+NOTHING: Mapping[str, str] = {}
 BARE, OURS = "bare vLLM", "Roundhouse"
 
 
@@ -32,10 +33,13 @@ def bare_vllm(folder: Path) -> Stack:
 
 
 def vllm_flags() -> list[str]:
-    """The demo's engine as flags, as `deployments.vllm_engine.args.server_args` sets it.
+    """The demo's engine as flags. The access log is off, so that vLLM is at its best."""
+    flags = [flag(name, value) for name, value in engine_options().items()]
+    return [*flags, "--disable-log-stats", "--disable-uvicorn-access-log"]
 
-    The access log is off, so that vLLM is at its best.
-    """
+
+def engine_options() -> dict[str, object]:
+    """The demo's engine as options, as `deployments.vllm_engine.args.server_args` sets it."""
     args = next(app["args"] for app in shipped_config()["applications"] if app["name"] == MODEL)
     config = cast(VLLMConfig, backends.configure(args))
     options: dict[str, object] = {
@@ -46,8 +50,7 @@ def vllm_flags() -> list[str]:
         "gpu_memory_utilization": config.memory_utilization,
         **config.engine_options,
     }
-    flags = [flag(name, value) for name, value in options.items() if value is not None]
-    return [*flags, "--disable-log-stats", "--disable-uvicorn-access-log"]
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def flag(name: str, value: object) -> str:
@@ -61,17 +64,34 @@ def flag(name: str, value: object) -> str:
 def roundhouse(folder: Path, models: Sequence[str] = (MODEL,)) -> Stack:
     """`serve run` of serve_config.yaml as it is shipped, with these models only."""
     port = free_port()
+    return serve_run(config_with(models, port), port, folder, "/ready" if models else "/health")
+
+
+def serve_run(
+    config: dict[str, Any],
+    port: int,
+    folder: Path,
+    ready_path: str = "/ready",
+    environment: Mapping[str, str] = NOTHING,
+) -> Stack:
+    """`serve run` of this configuration, in a Ray of its own."""
     file = folder / "serve_config.yaml"
-    file.write_text(yaml.safe_dump(config_with(models, port), sort_keys=False))
-    ports = (*SIDE_PORTS, "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT")
+    file.write_text(yaml.safe_dump(config, sort_keys=False))
+    command = [str(Path(sys.executable).with_name("serve")), "run", str(file)]
     return Stack(
         name=OURS,
         port=port,
-        ready_path="/ready" if models else "/health",
-        command=[str(Path(sys.executable).with_name("serve")), "run", str(file)],
+        ready_path=ready_path,
+        command=command,
         log=folder / "roundhouse.log",
-        environment={"RAY_ADDRESS": "local", **{name: str(free_port()) for name in ports}},
+        environment={"RAY_ADDRESS": "local", **side_ports(), **environment},
     )
+
+
+def side_ports() -> dict[str, str]:
+    """Free ports for what Serve's proxies take besides the one that clients know."""
+    names = (*SIDE_PORTS, "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT")
+    return {name: str(free_port()) for name in names}
 
 
 def config_with(models: Sequence[str], port: int) -> dict[str, Any]:

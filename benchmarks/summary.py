@@ -57,20 +57,22 @@ def figures_of(run: Run, loaded_cpu_s: float) -> Figures:
     figures = {"requests_per_s": len(run.good) / run.elapsed_s}
     if run.load.stream:
         figures["tokens_per_s"] = sum(s.num_tokens for s in run.good) / run.elapsed_s
-        figures |= _stream_times(run.good)
+        figures |= stream_times(run.good)
     else:
-        figures |= _percentiles("answer", [s.answer_s for s in run.good])
+        figures |= percentiles("answer", [s.answer_s for s in run.good])
     figures["cpu_s_per_1000_requests"] = 1000 * loaded_cpu_s / len(run.samples)
     return figures
 
 
-def _stream_times(samples: Sequence[Sample]) -> Figures:
+def stream_times(samples: Sequence[Sample]) -> Figures:
+    """Of the first tokens, and of the gaps between tokens."""
     first_s = [s.first_token_s for s in samples if s.first_token_s is not None]
     gaps_s = [gap for sample in samples for gap in sample.gaps_s]
-    return _percentiles("first_token", first_s) | (_percentiles("gap", gaps_s) if gaps_s else {})
+    return percentiles("first_token", first_s) | (percentiles("gap", gaps_s) if gaps_s else {})
 
 
-def _percentiles(name: str, values_s: Sequence[float]) -> Figures:
+def percentiles(name: str, values_s: Sequence[float]) -> Figures:
+    """In milliseconds, under names of their own."""
     return {f"{name}_p{p}_ms": 1000 * percentile(values_s, p) for p in (50, 99)}
 
 

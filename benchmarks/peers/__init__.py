@@ -1,0 +1,1 @@
+"""Roundhouse beside its peers, in one run: `python -m benchmarks peers`."""

@@ -1,0 +1,1 @@
+"""The benchmarks\x27 own parts; no peer is needed."""
