@@ -14,7 +14,7 @@ export VENV PYTHON GPU TORCH_CPU_INDEX
 BIN = $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check bench-quick bench-offload install tools lock clean
+.PHONY: help serve test check bench bench-quick bench-offload install tools lock clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' Makefile | expand -t 14
@@ -31,6 +31,9 @@ check: tools  ## format, lint, types, import arrows
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+bench: install  ## side by side with every peer, 15 minutes; peers are installed into .cache/
+	$(BIN)/python -m benchmarks peers
 
 bench-quick: install  ## side by side with bare vLLM, under 5 minutes
 	$(BIN)/python -m benchmarks quick

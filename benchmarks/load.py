@@ -20,6 +20,7 @@ from benchmarks.token_times import TokenTimes
 REQUEST_LIMIT_S = 30.0
 READ_BUFFER_BYTES = 1 << 18
 NUM_WARM_UP_ROUNDS = 2
+WARM_UP_LIMIT_S = 3.0
 PATH = "/v1/chat/completions"
 
 
@@ -43,14 +44,16 @@ class Load:
     lasts_s: float = LIMIT_S
     rate_per_s: float | None = None
     prompt_bytes: int = 0  # at least
+    model: str = "demo"
     fields: Mapping[str, Any] = field(default_factory=lambda: ENDLESS)  # of the request, besides
+    ends_with_done: bool = True  # a stream; one of transformers' server ends with its usage
 
     def body(self, number: int) -> bytes:
         """The number comes first, so that no prompt begins as another does."""
         text = f"Tell me about the number {number}."
         text += " It is a number." * max(0, -(-(self.prompt_bytes - len(text)) // 16))
         request: dict[str, Any] = {
-            "model": "demo",
+            "model": self.model,
             "messages": [{"role": "user", "content": text}],
             "max_tokens": self.max_tokens,
             "temperature": 0,
@@ -121,7 +124,8 @@ class Client:
     async def warm_up(self) -> None:
         """Opens every connection, and lets the server find its pace."""
         concurrency = self._load.concurrency
-        await closed_loop(self._ask, NUM_WARM_UP_ROUNDS * concurrency, concurrency)
+        num_requests = NUM_WARM_UP_ROUNDS * concurrency
+        await closed_loop(self._ask, num_requests, concurrency, WARM_UP_LIMIT_S)
 
     async def measure(self) -> Run:
         load = self._load
@@ -150,17 +154,21 @@ class Client:
             if response.status != 200:
                 sample.failure = f"status {response.status}"
             elif self._load.stream:
-                await read_stream(response.content.iter_any(), sample, began_s)
+                pieces = response.content.iter_any()
+                await read_stream(pieces, sample, began_s, self._load.ends_with_done)
             else:
                 read_whole(await response.read(), sample)
 
 
-async def read_stream(pieces: AsyncIterator[bytes], sample: Sample, began_s: float) -> None:
+async def read_stream(
+    pieces: AsyncIterator[bytes], sample: Sample, began_s: float, ends_with_done: bool = True
+) -> None:
     """Times a stream of events as it comes."""
     times = TokenTimes()
     async for piece in pieces:
         times.feed(piece, time.perf_counter())
-    if not times.ended or not times.arrivals_s:
+    ended = times.ended if ends_with_done else times.num_tokens > 0
+    if not ended or not times.arrivals_s:
         sample.failure = "broken stream"
         return
     sample.first_token_s = times.arrivals_s[0] - began_s

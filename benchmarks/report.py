@@ -17,11 +17,12 @@ Written by `python -m benchmarks ... --write`; benchmarks/README.md says how to 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What one command found. `name` is the command."""
+    """What one command found. `name` is the command; `chart` a file beside RESULTS.md, if any."""
 
     name: str
     notes: Sequence[str]
     tables: Sequence[Table]
+    chart: str = ""
 
     def as_text(self) -> str:
         return "\n\n".join([*(table.as_text() for table in self.tables), "\n".join(self.notes)])
@@ -29,7 +30,8 @@ class Report:
     def as_markdown(self) -> str:
         notes = "\n".join(f"- {note}" for note in self.notes)
         tables = (table.as_markdown() for table in self.tables)
-        return "\n\n".join([f"## `python -m benchmarks {self.name}`", notes, *tables])
+        chart = [f"![{self.name}]({self.chart})"] if self.chart else []
+        return "\n\n".join([f"## `python -m benchmarks {self.name}`", notes, *chart, *tables])
 
 
 def write(report: Report, file: Path = RESULTS) -> None:

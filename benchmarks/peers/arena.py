@@ -4,7 +4,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import psutil
@@ -40,6 +40,7 @@ class Arena:
     def record(self, contender: Contender, load: Load, repetition: int) -> Record:
         """Runs a load once. Raises: RuntimeError if a driver has ended."""
         stack, everyone = self.stack(contender), list(self.stacks.values())
+        load = replace(load, **contender.asks)
         with ExitStack() as held:
             for idle in everyone:
                 if idle is not stack and idle.name != UPSTREAM:

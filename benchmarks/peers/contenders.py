@@ -3,11 +3,13 @@
 import json
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import yaml
 
+from benchmarks import hf_servers
 from benchmarks.peers.environments import LITELLM, RAY_SERVE_LLM, VLLM_ROUTER, Environment
 from benchmarks.stack import ROOT, Stack, free_port
 from benchmarks.stacks import (
@@ -54,6 +56,7 @@ class Contender:
     environment: Environment | None = None
     stack: str = ""
     by_handle: bool = False
+    asks: Mapping[str, Any] = field(default_factory=dict)  # what its loads have of its own
 
 
 def engine_contenders() -> list[Contender]:
@@ -78,6 +81,25 @@ def api_contenders(upstream: Stack) -> list[Contender]:
         Contender(LITELLM_PROXY, lambda folder: litellm(folder, upstream), LITELLM),
         Contender(ROUTER_OF_VLLM, lambda folder: vllm_router(folder, upstream), VLLM_ROUTER),
         Contender(OURS, lambda folder: roundhouse_api(folder, upstream)),
+    ]
+
+
+def huggingface_contenders(checkpoint: Path) -> list[Contender]:
+    """The demo's weights in float32, without a token that ends an answer, one thread of torch."""
+    theirs = {"model": str(checkpoint), "fields": NOTHING, "ends_with_done": False}
+    plain, continuous = hf_servers.PLAIN, hf_servers.CONTINUOUS
+    return [
+        Contender(plain, lambda _: hf_servers.transformers_serve(plain, checkpoint), asks=theirs),
+        Contender(
+            continuous,
+            lambda _: hf_servers.transformers_serve(continuous, checkpoint, hf_servers.CB_FLAGS),
+            asks=theirs,
+        ),
+        Contender(
+            OURS,
+            lambda _: replace(hf_servers.roundhouse(checkpoint), name=OURS),
+            asks={"model": "demo-hf", "fields": {"ignore_eos": True}},
+        ),
     ]
 
 

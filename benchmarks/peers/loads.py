@@ -14,8 +14,8 @@ CHUNKS_AT_1, CHUNKS_AT_32 = "64-chunk streams, c=1", "64-chunk streams, c=32"
 PLAIN: Mapping[str, Any] = {}  # the upstream is no engine: nothing to tell it
 KILOBYTE, MEGABYTE = 1000, 1_000_000
 
-# The demo has room for 2048 tokens, about 2 bytes each: a prompt of 32 kB does not fit it.
-ENGINE_PROMPT_BYTES = 4 * KILOBYTE
+# The demo has room for 2048 tokens, 1.45 bytes each: 32 kB do not fit it.
+ENGINE_PROMPT_BYTES = 2_700
 
 
 def engine_loads(share: float) -> list[Load]:
@@ -27,7 +27,7 @@ def engine_loads(share: float) -> list[Load]:
         Load(STREAMS_AT_32, True, 64, concurrency=32, lasts_s=4),
         Load("64-token streams, c=128", True, 64, concurrency=128, lasts_s=4),
         Load(
-            "4 kB prompt, 1 token, c=4",
+            "2.7 kB prompt, 1 token, c=4",
             False,
             1,
             concurrency=4,
@@ -44,6 +44,11 @@ def engine_loads(share: float) -> list[Load]:
         ),
     ]
     return [replace(load, lasts_s=load.lasts_s * share) for load in loads]
+
+
+def huggingface_loads(share: float) -> list[Load]:
+    """As before the engine, but for what `transformers serve` would need minutes for."""
+    return [load for load in engine_loads(share) if load.concurrency <= 32 and not load.rate_per_s]
 
 
 def api_loads(share: float) -> list[Load]:

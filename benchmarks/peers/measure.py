@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.hf_work import endless_checkpoint
 from benchmarks.load import Load
 from benchmarks.machine import Machine, this_machine
 from benchmarks.peers import contenders, loads
@@ -89,11 +90,21 @@ def _api(folder: Path) -> AbstractContextManager[Arena]:
     return arena(contenders.api_contenders(upstream), folder, [upstream])
 
 
+def _huggingface(folder: Path) -> AbstractContextManager[Arena]:
+    checkpoint = endless_checkpoint(folder / "demo")
+    return arena(contenders.huggingface_contenders(checkpoint), folder)
+
+
 ARENAS: dict[str, Callable[[Path], AbstractContextManager[Arena]]] = {
     "engine": _engine,
     "api": _api,
+    "huggingface": _huggingface,
 }
-LOADS = {"engine": loads.engine_loads, "api": loads.api_loads}
+LOADS = {
+    "engine": loads.engine_loads,
+    "api": loads.api_loads,
+    "huggingface": loads.huggingface_loads,
+}
 
 
 def _path(path: str, stage: Arena, plan: Plan, until_s: float) -> PathFound:

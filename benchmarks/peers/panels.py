@@ -37,6 +37,10 @@ SHOWN = {
             "cpu_s_per_1000_requests",
         ),
     ),
+    "huggingface": (
+        ("Hugging Face streams, 32 at a time: tokens/s", STREAMS_AT_32, "tokens_per_s"),
+        ("Hugging Face, first token, one at a time: ms", STREAMS_AT_1, "first_token_p50_ms"),
+    ),
 }
 
 

@@ -1,3 +1,3 @@
 """The paths by their names, without what it takes to run them."""
 
-PATHS = ("engine", "api")
+PATHS = ("engine", "api", "huggingface")

@@ -7,6 +7,7 @@ from benchmarks.bars import MEGABYTE
 from benchmarks.peers.bars import Judged, judged
 from benchmarks.peers.figures import median_of, ratios_of
 from benchmarks.peers.measure import Found, PathFound
+from benchmarks.peers.panels import CHART
 from benchmarks.quick_report import MAX_QUIET_SHARE
 from benchmarks.report import Report, number
 from benchmarks.stacks import OURS
@@ -20,7 +21,7 @@ SATURATED_SHARE = 0.8  # of a core: the client may be what is measured
 
 def report_of(found: Found) -> Report:
     tables = [table for path in found.paths for table in tables_of(path)]
-    return Report(NAME, list(_notes(found)), tables)
+    return Report(NAME, list(_notes(found)), tables, CHART.name)
 
 
 def tables_of(found: PathFound) -> list[Table]:
