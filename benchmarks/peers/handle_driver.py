@@ -1,4 +1,4 @@
-"""A client inside the cluster: asks a model's Serve handle, without HTTP and without the router.
+"""A client inside the cluster: asks a model's replicas, without HTTP and without the router.
 
 `python -m benchmarks.peers.handle_driver GCS_ADDRESS`, a process of its own. It opens the exchange
 that the router opens, by the router's own code (`ServeCluster`), and reads the same bytes. It does
@@ -19,7 +19,7 @@ from benchmarks.priority import client_first
 from benchmarks.stacks import MODEL
 from deployments.errors import RoundhouseError
 from deployments.exchange import Exchange, Head
-from serve_app.directory import Application
+from serve_app.directory import Application, Directory
 from serve_app.serve_cluster import ServeCluster
 
 
@@ -31,7 +31,7 @@ class Order(msgspec.Struct):
 
 
 class HandleClient(Client):
-    """The clients of one load on one handle."""
+    """The clients of one load on one application."""
 
     def __init__(self, cluster: ServeCluster, application: Application, load: Load) -> None:
         super().__init__("", load)
@@ -66,7 +66,11 @@ async def main() -> None:
     ray.init(sys.argv[1], namespace="serve", log_to_driver=False, logging_level="ERROR")
     client_first()
     cluster = ServeCluster(own_application="")
-    application = next(one for one in await cluster.applications() if one.name == MODEL)
+    directory = Directory(cluster)
+    directory.start()  # as in the router: it also asks replicas for their wires
+    await directory.first_look()
+    application = directory.find(MODEL)
+    assert application is not None
     print("{}", flush=True)
     while line := await asyncio.to_thread(sys.stdin.readline):
         order = msgspec.json.decode(line, type=Order)
