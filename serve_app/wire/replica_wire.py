@@ -20,6 +20,7 @@ from serve_app.wire.frames import (
     request_frames,
 )
 from serve_app.wire.inbox import Inbox
+from serve_app.wire.keepalive import keep_alive
 
 JOIN_TIMEOUT_S = 5.0
 MAX_STREAMS = 1 << 32
@@ -95,6 +96,7 @@ class ReplicaWire(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is not of asyncio's kind
+        keep_alive(transport)
         self._alarm = asyncio.get_running_loop().call_later(JOIN_TIMEOUT_S, self.cut)
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -22,6 +22,7 @@ from serve_app.wire.frames import (
     decoded,
     frame,
 )
+from serve_app.wire.keepalive import keep_alive
 from serve_app.wire.outbox import Outbox
 
 CONNECT_TIMEOUT_S = 1.0
@@ -80,6 +81,7 @@ class RouterWire(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is not of asyncio's kind
+        keep_alive(transport)
         self._write(self._ticket.secret)
         self._write(frame(CONNECTION, Kind.JOIN, msgspec.msgpack.encode(self._member)))
 

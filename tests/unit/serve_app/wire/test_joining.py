@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import socket
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -13,6 +14,7 @@ from deployments.exchange import Exchange, Head
 from serve_app.wire import replica_wire
 from serve_app.wire.desk import Bundles
 from serve_app.wire.frames import SECRET_BYTES, Kind, Member, Ticket, frame
+from serve_app.wire.keepalive import IDLE_S, INTERVAL_S, NUM_PROBES, OPTIONS
 from serve_app.wire.listener import Listener
 from tests.polling import until
 from tests.unit.serve_app.wire.conftest import LOOPBACK, MODEL, Replica, ask, echo, request
@@ -119,3 +121,17 @@ async def test_a_request_does_not_run_in_the_context_of_the_call_that_joined(
     await ask(listener)
     assert seen == ["none"]
     one.die()
+
+
+async def test_a_node_that_is_gone_is_noticed_at_both_ends(
+    listener: Listener, replica: Make
+) -> None:
+    """Nobody is there to hang up: the kernel asks, and breaks the connection off within 25 s."""
+    made = await replica()
+    ends = [*listener.pool(MODEL).wires, *made.membership._wires.values()]
+    for end in ends:
+        assert end._transport is not None
+        connection = end._transport.get_extra_info("socket")
+        for level, name, value in OPTIONS:
+            assert connection.getsockopt(level, getattr(socket, name)) == value
+    assert IDLE_S + INTERVAL_S * NUM_PROBES <= 25
