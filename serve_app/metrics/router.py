@@ -72,7 +72,8 @@ class RouterMetrics:
     def _states(self) -> Mapping[Labels, float]:
         for a in self._directory.applications:
             # From the beginning at zero: a rate would not see the first of what comes so seldom.
-            self.books.observations(catalog.COLD_START, (a.name, a.backend))
+            for metric in (catalog.COLD_START, catalog.HELD_DURATION):
+                self.books.observations(metric, (a.name, a.backend))
         return {
             (a.name, a.backend, state): float(a.state == state)
             for a in self._directory.applications

@@ -4,6 +4,7 @@ import copy
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -11,6 +12,7 @@ import pytest
 import pytest_asyncio
 import ray
 from ray import serve
+from ray._private.ray_constants import PROMETHEUS_SERVICE_DISCOVERY_FILE
 
 from deployments.exchange import Backend
 from tests.integration.instance import Instance, shipped_config
@@ -48,6 +50,7 @@ class Roundhouse:
     instance: Instance
     upstream: list[Backend]
     dashboard_url: str
+    discovery_file: Path  # where Ray tells Prometheus what to scrape
     num_running: Callable[[str, str], int]
 
 
@@ -55,7 +58,13 @@ class Roundhouse:
 def roundhouse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Roundhouse]:
     folder = tmp_path_factory.mktemp("instance")
     with upstream(*UPSTREAM_MODELS) as (base_url, backends):
-        environment = {"OPENAI_BASE_URL": base_url, "OPENAI_API_KEY": KEY}
+        environment = {
+            "OPENAI_BASE_URL": base_url,
+            "OPENAI_API_KEY": KEY,
+            # How often metrics are told. Ray forgets gauges after twice that, and its agents tell
+            # of nodes every 5 s.
+            "RAY_metrics_report_interval_ms": "3000",
+        }
         instance = Instance(folder, test_config(), environment)
         try:
             instance.start()
@@ -75,7 +84,10 @@ def _connected(instance: Instance, backends: list[Backend]) -> Roundhouse:
     def num_running(application: str, deployment: str) -> int:
         return int(handle(application, deployment).num_running.remote().result(timeout_s=30))
 
-    return Roundhouse(instance, backends, f"http://{context.dashboard_url}", num_running)
+    session = Path(context.address_info["session_dir"])
+    discovery_file = session / PROMETHEUS_SERVICE_DISCOVERY_FILE
+    dashboard_url = f"http://{context.dashboard_url}"
+    return Roundhouse(instance, backends, dashboard_url, discovery_file, num_running)
 
 
 @pytest_asyncio.fixture(loop_scope="session")
