@@ -61,6 +61,9 @@ class Cluster(Protocol):
     async def loading(self) -> Mapping[str, Sequence[Progress]]:
         """How far the replicas are that are being loaded, by application, where that is known."""
 
+    def num_queued(self, application: Application) -> int:
+        """Requests that no replica has room for yet."""
+
     def exchange(self, application: Application, request: Exchange) -> AsyncGenerator[Item, None]:
         """Opens an exchange with a replica; closing the iterator, or cancelling, ends it there.
 

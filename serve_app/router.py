@@ -45,7 +45,7 @@ class RouterApp:
     def __init__(self, cluster: Cluster, keys: Iterable[bytes] = ()) -> None:
         self.settings = RouterSettings()
         self.directory = Directory(cluster)
-        self.metrics = RouterMetrics(self.directory)
+        self.metrics = RouterMetrics(cluster, self.directory)
         self._dispatch = Dispatch(cluster, self.directory)
         self._dispatch.warming.holding = self.metrics.holding
         self._dispatch.warming.waking = self.metrics.waking

@@ -106,6 +106,9 @@ class ServeCluster:
     async def loading(self) -> Mapping[str, Sequence[Progress]]:
         return await loading.read()
 
+    def num_queued(self, application: Application) -> int:
+        return self._listener.pool(application.name).num_waiting
+
     async def exchange(
         self, application: Application, request: Exchange
     ) -> AsyncGenerator[Item, None]:

@@ -28,6 +28,7 @@ class LocalCluster:
         self.progress: dict[str, list[Progress]] = {}
         self.exchanges: list[tuple[str, Exchange]] = []
         self.wakes: list[str] = []
+        self.queued: dict[str, int] = {}
         self.awake = asyncio.Event()
 
     async def applications(self) -> Sequence[Application]:
@@ -47,6 +48,9 @@ class LocalCluster:
 
     async def loading(self) -> Mapping[str, Sequence[Progress]]:
         return self.progress
+
+    def num_queued(self, application: Application) -> int:
+        return self.queued.get(application.name, 0)
 
     async def exchange(
         self, application: Application, request: Exchange

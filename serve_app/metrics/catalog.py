@@ -125,6 +125,14 @@ OUTPUT_TOKEN = Metric(
     "A stream's time after its first piece, divided by the tokens after the first.",
     TOKEN_S,
 )
+QUEUED = Metric(
+    "roundhouse_queued_requests",
+    "gauge",
+    "requests",
+    APPLICATION,
+    "Requests that a router has and no replica has room for yet, `max_ongoing_requests` being "
+    "reached on each.",
+)
 HELD = Metric(
     "roundhouse_held_requests",
     "gauge",
@@ -214,6 +222,7 @@ ROUTER = (
     FIRST_TOKEN,
     INTER_TOKEN,
     OUTPUT_TOKEN,
+    QUEUED,
     HELD,
     HELD_DURATION,
     COLD_START,

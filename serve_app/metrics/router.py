@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from time import perf_counter
 from typing import get_args
 
-from serve_app.directory import Application, Directory, State
+from serve_app.directory import Application, Cluster, Directory, State
 from serve_app.metrics import catalog
 from serve_app.metrics.booking import NOBODY, Booking
 from serve_app.metrics.books import Books, Labels
@@ -16,13 +16,15 @@ STATES: tuple[State, ...] = get_args(State)
 class RouterMetrics:
     """The router's books. Names that clients make up never become labels."""
 
-    def __init__(self, directory: Directory) -> None:
+    def __init__(self, cluster: Cluster, directory: Directory) -> None:
+        self._cluster = cluster
         self._directory = directory
         self._flying: dict[Labels, int] = {}
         self._held: dict[Labels, int] = {}
         self.books = Books(catalog.ROUTER)
         self.books.read(catalog.IN_FLIGHT, lambda: self._flying)
-        self.books.read(catalog.HELD, lambda: self._held)
+        self.books.read(catalog.HELD, self._holding)
+        self.books.read(catalog.QUEUED, self._queued)
         self.books.read(catalog.READY, lambda: {(): float(directory.ready)})
         self.books.read(catalog.APPLICATION_STATE, self._states)
         self.books.read(catalog.REPLICAS, self._replicas)
@@ -68,6 +70,14 @@ class RouterMetrics:
         yield
         labels = (application.name, application.backend)
         self.books.observations(catalog.COLD_START, labels).add(perf_counter() - began_at)
+
+    def _holding(self) -> Mapping[Labels, float]:
+        nobody = {(a.name, a.backend): 0 for a in self._directory.applications}
+        return {**nobody, **self._held}
+
+    def _queued(self) -> Mapping[Labels, float]:
+        applications = self._directory.applications
+        return {(a.name, a.backend): self._cluster.num_queued(a) for a in applications}
 
     def _states(self) -> Mapping[Labels, float]:
         for a in self._directory.applications:

@@ -160,14 +160,14 @@ async def test_held_and_shed(app: RouterApp, cluster: LocalCluster, url: str) ->
     await app.directory.refresh()
     app.settings = RouterSettings(max_held_requests=1)
     waiting = asyncio.create_task(post(url + CHAT, chat()))
-    await until(lambda: gauge(app, catalog.HELD) == {("demo", "echo"): 1}, 10)
+    await until(lambda: gauge(app, catalog.HELD)["demo", "echo"] == 1, 10)
     assert (await post(url + CHAT, chat())).status == 503
     assert sums(app, catalog.SHED) == {(*DEMO, "model_warming"): 1}
     assert sums(app, catalog.ERRORS) == {(*DEMO, "model_warming", "capacity"): 1}
     assert counts(app, catalog.COLD_START).get(("demo", "echo"), 0) == 0
     cluster.awake.set()
     assert (await waiting).status == 200
-    assert gauge(app, catalog.HELD) == {("demo", "echo"): 0}
+    assert gauge(app, catalog.HELD) == {("demo", "echo"): 0, ("other", "echo"): 0}
     assert counts(app, catalog.HELD_DURATION) == {("demo", "echo"): 1}
     assert counts(app, catalog.COLD_START) == {("demo", "echo"): 1}
 
@@ -186,6 +186,8 @@ async def test_what_is_seen_of_the_cluster(app: RouterApp, cluster: LocalCluster
     assert gauge(app, catalog.REPLICAS)["demo", "echo", "unhealthy"] == 2
     assert gauge(app, catalog.REPLICAS)["demo", "echo", "running"] == 0
     assert gauge(app, catalog.READY) == {(): 0}
+    cluster.queued["other"] = 3
+    assert gauge(app, catalog.QUEUED) == {("demo", "echo"): 0, ("other", "echo"): 3}
     del cluster.backends["demo"]
     await app.directory.refresh()
     assert {labels[0] for labels in gauge(app, catalog.REPLICAS)} == {"other"}
