@@ -1,14 +1,22 @@
-"""GPU requests that no node could meet, or that an override takes away. Looks for no free GPUs."""
+"""GPU requests that no node could meet, or that an override takes away. Looks for no free GPUs.
 
+What replicas ask for, and whether a node could hold them, is `serve_app.placement`'s to say, as for
+`plan-cluster`; here it is told at the key of the file that asks.
+"""
+
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from deployments.config import CheckpointConfig, VLLMConfig
+from deployments.config import BackendConfig
 from serve_app.check.args import configured
 from serve_app.check.inventory import Application, Inventory
 from serve_app.check.nodes import Node
 from serve_app.check.problem import Path, Problem
+from serve_app.placement.node import Node as ClusterNode
+from serve_app.placement.request import options
+from serve_app.placement.shape import Shape, objection
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +33,12 @@ def check(inventory: Inventory, largest: Node | None) -> Iterator[Problem]:
     for application in inventory.applications:
         asked = _by_args(application, largest)
         overridden = False
-        for path, options in application.deployments():
-            actor = options.get("ray_actor_options")
+        for path, said in application.deployments():
+            actor = said.get("ray_actor_options")
             if isinstance(actor, dict) and asked:
                 overridden = True
                 yield from _lost(asked, actor, (*path, "ray_actor_options"))
-            for request in _by_options(options, path):
+            for request in _by_options(said, path):
                 yield from _unmet(request, largest)
         if asked and not overridden:
             yield from _unmet(asked, largest)
@@ -39,19 +47,34 @@ def check(inventory: Inventory, largest: Node | None) -> Iterator[Problem]:
 def _by_args(application: Application, largest: Node | None) -> Request | None:
     """What the builder will ask of Serve; None where it asks for no GPU."""
     config, path = configured(application), (*application.path, "args")
-    if not isinstance(config, CheckpointConfig):
+    if not isinstance(config, BackendConfig):
         return None
-    if config.spans_nodes:  # by shards of one GPU each, wherever they are
-        return Request((*path, "pipeline_parallel_size"), 1, in_group=True)
+    shape = Shape.of(options(config, _nodes(largest)))
+    num_gpus = max(bundle.get("GPU", 0.0) for bundle in shape.bundles)
+    if not num_gpus:
+        return None
+    return Request((*path, *_key(config)), num_gpus, in_group=config.spans_nodes)
+
+
+def _key(config: BackendConfig) -> tuple[str, ...]:
+    """The one of the args that says how many GPUs; none where they are the default."""
+    if config.spans_nodes:
+        return ("pipeline_parallel_size",)
     if config.num_gpus is not None:
-        return Request((*path, "num_gpus"), config.num_gpus) if config.num_gpus else None
-    if isinstance(config, VLLMConfig) and config.tensor_parallel_size > 1:
-        return Request((*path, "tensor_parallel_size"), config.tensor_parallel_size)
-    return Request(path, 1) if largest and largest.num_gpus >= 1 else None
+        return ("num_gpus",)
+    return ("tensor_parallel_size",) if config.num_shards > 1 else ()
 
 
-def _by_options(options: Mapping[str, Any], path: Path) -> Iterator[Request]:
-    actor, bundles = options.get("ray_actor_options"), options.get("placement_group_bundles")
+def _nodes(largest: Node | None) -> tuple[ClusterNode, ...]:
+    """As placement knows nodes. Of the largest only the GPUs are known: the rest is enough."""
+    if largest is None:
+        return ()
+    resources = {"CPU": math.inf, "memory": math.inf, "GPU": largest.num_gpus}
+    return (ClusterNode("the largest", resources, known_gpu_memory_gb=largest.memory_gb),)
+
+
+def _by_options(said: Mapping[str, Any], path: Path) -> Iterator[Request]:
+    actor, bundles = said.get("ray_actor_options"), said.get("placement_group_bundles")
     if isinstance(actor, dict) and _is_number(actor.get("num_gpus")):
         yield Request((*path, "ray_actor_options", "num_gpus"), actor["num_gpus"])
     for index, bundle in enumerate(bundles if isinstance(bundles, list) else ()):
@@ -70,12 +93,10 @@ def _lost(asked: Request, actor: dict[str, Any], path: Path) -> Iterator[Problem
 def _unmet(request: Request, largest: Node | None) -> Iterator[Problem]:
     if request.num_gpus > 1 and request.num_gpus % 1:
         yield Problem(request.path, "more than one GPU must be a whole number of them")
-    if largest and request.num_gpus > largest.num_gpus:
-        message = f"asks one node for {request.num_gpus:g} GPUs; the largest has "
-        hint = (
-            f"{largest.num_gpus:g}, {largest.source} (--gpus-per-node N if another will have more)"
-        )
-        yield Problem(request.path, message + hint)
+    shape = Shape(({"GPU": request.num_gpus},), ({},))
+    if largest and (why := objection(shape, _nodes(largest))):
+        hint = "--gpus-per-node N if another will have more"
+        yield Problem(request.path, f"{why}, {largest.source} ({hint})")
 
 
 def _is_number(value: object) -> bool:

@@ -39,7 +39,7 @@ def findings(args: str, options: str, num_gpus: float | None) -> tuple[Finding, 
         ("", "placement_group_bundles: [{CPU: 1}, {GPU: 4}]", 2, 12, "asks one node for 4 GPUs"),
         ("pipeline_parallel_size: 4", "", 0, 9, "asks one node for 1 GPUs"),
         ("num_gpus: 2", "ray_actor_options: {num_cpus: 4}", 8, 12, "add `num_gpus: 2` (or 0)"),
-        ("", "ray_actor_options: {num_cpus: 4}", 8, 12, "add `num_gpus: 1` (or 0)"),
+        ("", "ray_actor_options: {num_cpus: 4}", 8, 12, "add `num_gpus: 0.4` (or 0)"),
     ],
 )
 def test_a_request_that_cannot_be_met_is_refused(
