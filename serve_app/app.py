@@ -96,7 +96,7 @@ def _scaling(config: BackendConfig) -> dict[str, Any]:
         "min_replicas": asked.min_replicas,
         "max_replicas": asked.max_replicas,
         "initial_replicas": asked.initial_replicas,
-        "target_ongoing_requests": asked.target_ongoing_requests or config.default_target_requests,
+        "target_ongoing_requests": asked.target_ongoing_requests or _target(config),
         "look_back_period_s": LOOK_BACK_S,
         "upscale_delay_s": asked.upscale_delay_s,
         "downscale_delay_s": 0,  # the policy has its own
@@ -104,6 +104,11 @@ def _scaling(config: BackendConfig) -> dict[str, Any]:
         "policy": {"policy_function": POLICY, "policy_kwargs": policy},
     }
     return {"autoscaling_config": scaling}
+
+
+def _target(config: BackendConfig) -> float:
+    """The backend's default, but so that there are more replicas before requests are refused."""
+    return min(config.default_target_requests, config.max_ongoing_requests / 2)
 
 
 @serve.ingress()

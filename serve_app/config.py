@@ -35,6 +35,13 @@ class RouterSettings(Config):
     body_timeout_s: PositiveFloat = Field(
         default=30, description="time that a client may take to send its body"
     )
+    max_ongoing_requests: PositiveInt = Field(
+        default=3000,
+        description="requests under way in each router replica, held ones included; beyond: 429",
+    )
+    max_ongoing_bytes: PositiveInt = Field(
+        default=1024**3, description="their bodies, in each router replica; beyond: 429"
+    )
     hold_s: NonNegativeFloat = Field(
         default=120,
         description="how long a request waits for a model that is starting; if it is thought to "

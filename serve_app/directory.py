@@ -28,7 +28,8 @@ class Application:
     """A model application, as the cluster describes it. `version` changes when it is redeployed.
 
     `since_s` is a Unix time; `replicas` counts them by Serve's state; `reason` says why it failed.
-    `woken` is one that is warming because it had scaled to zero and was asked for.
+    `woken` is one that is warming because it had scaled to zero and was asked for. `room` is how
+    many requests its running replicas take at a time, the part of this router; None: not known.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Application:
     reason: str | None = None
     version: float = 0.0
     woken: bool = False
+    room: int | None = None
 
     @property
     def starts(self) -> bool:
@@ -71,7 +73,7 @@ class Cluster(Protocol):
         """
 
 
-# Told of each application at each look: what it was at the last one, and what it is.
+# Told of each application that is new or has changed: what it was at the last look, and what it is.
 Watcher = Callable[[Application | None, Application], None]
 
 
@@ -81,6 +83,8 @@ class Directory:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._cards: dict[str, tuple[float, ModelCard]] = {}
+        self._found: Sequence[Application] = ()
+        self._unlearnt = False
         self._applications: dict[str, Application] = {}
         self._models: dict[str, Application] = {}
         self._task: asyncio.Task[None] | None = None
@@ -142,23 +146,36 @@ class Directory:
             raise BackendUnavailable("The router is starting.", retry_after_s=1) from None
 
     async def refresh(self) -> None:
-        """Asks the cluster once."""
-        found = sorted(await self._cluster.applications(), key=lambda a: a.name)
+        """Asks the cluster once. Where nothing has changed, and none has yet to say what it serves,
+        there is nothing to do, however many applications there are."""
+        found = await self._cluster.applications()
+        if found != self._found or self._unlearnt:
+            await self._learn_all(found)
+        self.refreshed.set()
+        self._look.set()
+        self._look = asyncio.Event()
+
+    async def _learn_all(self, found: Sequence[Application]) -> None:
+        same = {id(application) for application in self._found}
         previous = self._applications
-        self._applications = {a.name: _with_since(a, previous.get(a.name)) for a in found}
-        await asyncio.gather(*(self._learn(a) for a in self._applications.values()))
+        self._applications = {
+            a.name: previous[a.name] if id(a) in same else _with_since(a, previous.get(a.name))
+            for a in sorted(found, key=lambda a: a.name)
+        }
+        unlearnt = [a for a in self._applications.values() if self._is_unlearnt(a)]
+        await asyncio.gather(*map(self._learn, unlearnt))
+        self._unlearnt = any(map(self._is_unlearnt, unlearnt))
         self._cards = {n: card for n, card in self._cards.items() if n in self._applications}
         self._models = {
             model: application
             for application in self._applications.values()
             for model in self._models_of(application)
         }
-        for application in self._applications.values():
-            for watcher in self.watchers:
-                watcher(previous.get(application.name), application)
-        self.refreshed.set()
-        self._look.set()
-        self._look = asyncio.Event()
+        self._found = found
+        for name, application in self._applications.items():
+            if application is not previous.get(name):
+                for watcher in self.watchers:
+                    watcher(previous.get(name), application)
 
     def hurry(self) -> None:
         """Has the poll look at once: something has just changed."""
@@ -179,11 +196,13 @@ class Directory:
         _, card = self._cards.get(application.name, (None, None))
         return card.models if card else (application.name,)
 
+    def _is_unlearnt(self, application: Application) -> bool:
+        """Whether it runs, and has not said yet which models this version serves."""
+        known, _ = self._cards.get(application.name, (None, None))
+        return application.state == "running" and known != application.version
+
     async def _learn(self, application: Application) -> None:
         """A running application says itself which models it serves, once per version."""
-        known, _ = self._cards.get(application.name, (None, None))
-        if application.state != "running" or known == application.version:
-            return
         try:
             card = await self._cluster.card(application)
             self._cards[application.name] = (application.version, card)

@@ -5,6 +5,7 @@ answer that is not streamed is taken in whole first, so it either comes whole or
 """
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 
 from deployments.body import MAX_ECHO_CHARS
@@ -17,6 +18,7 @@ from deployments.errors import (
     RoundhouseError,
 )
 from deployments.exchange import EVENT_STREAM, Exchange, Head, Item, Tail
+from serve_app.admission import Admission
 from serve_app.config import RouterSettings
 from serve_app.directory import Application, Cluster, Directory
 from serve_app.guard import Request
@@ -61,6 +63,7 @@ class Dispatch:
         self._cluster = cluster
         self._directory = directory
         self.warming = Warming(cluster, directory)
+        self.admission = Admission()
 
     async def open(
         self,
@@ -109,11 +112,13 @@ class Dispatch:
     ) -> Answer:
         """What no replica takes, since the last has just gone or all are full, waits for one that
         is on its way."""
+        was_held = False
         while True:
+            was_held = was_held or application.state != "running"
             application = await self.warming.running(application, exchange.model, patience)
             exchange = replace(exchange, deadline_s=patience.answer_left_s)
             try:
-                return await self._begin(application, exchange)
+                return await self._begin(application, exchange, was_held)
             except NotTaken:
                 found = self._directory.application(application.name)
                 starts = found is not None and (found.starts or found.state == "cold")
@@ -131,8 +136,8 @@ class Dispatch:
             raise model_not_found(name)
         yield from sorted(there, key=lambda c: c[0] != model and c[1].state != "running")
 
-    async def _begin(self, application: Application, exchange: Exchange) -> Answer:
-        items = self._cluster.exchange(application, exchange)
+    async def _begin(self, application: Application, exchange: Exchange, was_held: bool) -> Answer:
+        items = self._items(application, exchange, was_held)
         try:
             head = await anext(items, None)
             if not isinstance(head, Head):
@@ -143,6 +148,15 @@ class Dispatch:
             await items.aclose()
             raise
         return answer
+
+    async def _items(
+        self, application: Application, exchange: Exchange, was_held: bool
+    ) -> AsyncGenerator[Item, None]:
+        """The exchange, which has its place at the application until it ends or is closed."""
+        with self.admission.place(application, was_held):
+            async with aclosing(self._cluster.exchange(application, exchange)) as items:
+                async for item in items:
+                    yield item
 
 
 def _is_of_backend(outcome: Answer | RoundhouseError) -> bool:

@@ -8,7 +8,7 @@ import asyncio
 import hashlib
 import hmac
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from starlette.types import Receive, Scope
@@ -82,13 +82,22 @@ def headers_from_scope(scope: Scope) -> Mapping[str, str]:
     return headers
 
 
-async def read_request(scope: Scope, receive: Receive, settings: RouterSettings) -> Request:
-    """The request, checked. Raises: RequestError, ClientGone."""
+async def read_request(
+    scope: Scope,
+    receive: Receive,
+    settings: RouterSettings,
+    take: Callable[[int], None] = lambda num_bytes: None,
+) -> Request:
+    """The request, checked. `take` is told how large the body is, or has become, before it is
+    kept, and may raise.
+
+    Raises: RequestError, ClientGone, what `take` raises.
+    """
     headers = headers_from_scope(scope)
     _check_media_type(headers)
     try:
         async with asyncio.timeout(settings.body_timeout_s):
-            body = await _read_body(headers, receive, settings.max_body_bytes)
+            body = await _read_body(headers, receive, settings.max_body_bytes, take)
     except TimeoutError as exc:
         raise RequestTimeout("The request body took too long to arrive.") from exc
     return request_from_body(scope["path"], body)
@@ -140,12 +149,15 @@ def _check_media_type(headers: Mapping[str, str]) -> None:
         raise UnsupportedMediaType("Compressed request bodies are not read.")
 
 
-async def _read_body(headers: Mapping[str, str], receive: Receive, limit: int) -> bytes:
+async def _read_body(
+    headers: Mapping[str, str], receive: Receive, limit: int, take: Callable[[int], None]
+) -> bytes:
     declared = headers.get("content-length", "0")
     if not declared.isdecimal():
         raise InvalidRequest("The Content-Length header is not a number.")
     if int(declared[:20]) > limit:
         raise _too_large(limit)
+    take(int(declared))
     pieces: list[bytes] = []
     size = 0
     while True:
@@ -156,6 +168,7 @@ async def _read_body(headers: Mapping[str, str], receive: Receive, limit: int) -
         size += len(pieces[-1])
         if size > limit:
             raise _too_large(limit)
+        take(size)
         if not message.get("more_body", False):
             return b"".join(pieces)
 

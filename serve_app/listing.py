@@ -3,6 +3,7 @@
 from typing import Any
 
 from deployments.progress import Progress
+from serve_app.admission import Admission
 from serve_app.directory import Application, Directory
 from serve_app.warming import Warming
 
@@ -25,15 +26,22 @@ def model_list(directory: Directory) -> dict[str, Any]:
     return {"object": "list", "data": [model_object(m, a) for m, a in models]}
 
 
-async def operator_list(directory: Directory, warming: Warming) -> dict[str, Any]:
+async def operator_list(
+    directory: Directory, warming: Warming, admission: Admission
+) -> dict[str, Any]:
     """The answer to GET /-/models: every application, with its replicas, how far those are that
-    are being loaded, who waits for it and for how long, and why it failed."""
+    are being loaded, what it has in hand for this router and how much it may, who waits for it and
+    for how long, and why it failed."""
     loading = await directory.loading()
+    served: dict[str, list[str]] = {}
+    for model, application in directory.models.items():
+        served.setdefault(application.name, []).append(model)
     return {
         "ready": directory.ready,
         "applications": [
             {
-                **_row(a, directory),
+                **_row(a, served.get(a.name, [])),
+                "ongoing": admission.ongoing(a.name),
                 "held": warming.held(a.name),
                 "expected_s": await warming.expected_s(a),
                 "loading": [_loading(p) for p in loading.get(a.name, ())],
@@ -57,8 +65,7 @@ def _loading(progress: Progress) -> dict[str, Any]:
     }
 
 
-def _row(application: Application, directory: Directory) -> dict[str, Any]:
-    served = [m for m, a in directory.models.items() if a.name == application.name]
+def _row(application: Application, served: list[str]) -> dict[str, Any]:
     return {
         "application": application.name,
         "models": sorted(served),
@@ -66,5 +73,6 @@ def _row(application: Application, directory: Directory) -> dict[str, Any]:
         "state": application.state,
         "since": round(application.since_s, 3),
         "replicas": dict(application.replicas),
+        "room": application.room,
         "reason": application.reason,
     }

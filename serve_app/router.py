@@ -26,7 +26,14 @@ from serve_app.directory import Cluster, Directory
 from serve_app.dispatch import Answer, Dispatch, model_not_found
 from serve_app.edge import Edge
 from serve_app.error_response import log_unforeseen
-from serve_app.guard import ClientGone, check_key, check_path, headers_from_scope, read_request
+from serve_app.guard import (
+    ClientGone,
+    Request,
+    check_key,
+    check_path,
+    headers_from_scope,
+    read_request,
+)
 from serve_app.listing import model_list, model_object, operator_list
 from serve_app.metrics.booking import Booking
 from serve_app.metrics.router import RouterMetrics
@@ -110,7 +117,9 @@ class RouterApp:
                 raise BackendUnavailable("Not every model runs yet.", retry_after_s=1)
             await reply.json({"status": "ready"})
         elif path == "/-/models":
-            await reply.json(await operator_list(self.directory, self._dispatch.warming))
+            dispatch = self._dispatch
+            rows = await operator_list(self.directory, dispatch.warming, dispatch.admission)
+            await reply.json(rows)
         elif path == MODELS:
             await reply.json(model_list(self.directory))
         else:
@@ -124,9 +133,20 @@ class RouterApp:
 
     async def _answer(self, scope: Scope, receive: Receive, reply: Reply, booking: Booking) -> None:
         settings = self.settings
-        request = await read_request(scope, receive, settings)
-        model = settings.resolve(request.model)
-        booking.asked(self.metrics.labels(model, self.directory.find(model)))
+        with self._dispatch.admission.visit(settings) as visit:
+            request = await read_request(scope, receive, settings, visit.take)
+            model = settings.resolve(request.model)
+            booking.asked(self.metrics.labels(model, self.directory.find(model)))
+            await self._dispatched(request, settings, receive, reply, booking)
+
+    async def _dispatched(
+        self,
+        request: Request,
+        settings: RouterSettings,
+        receive: Receive,
+        reply: Reply,
+        booking: Booking,
+    ) -> None:
         async with until_gone(receive):
             try:
                 async with asyncio.timeout(settings.request_timeout_s):

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -20,7 +21,6 @@ from ray.serve.schema import (
     ApplicationStatus,
     ApplicationStatusOverview,
     ReplicaState,
-    ServeStatus,
 )
 
 from deployments.errors import (
@@ -38,6 +38,7 @@ from serve_app.placement import waiting
 from serve_app.placement.live import cluster_nodes
 from serve_app.placement.node import Node
 from serve_app.roll_call import RollCall
+from serve_app.serve_status import ServeStatus, Status
 from serve_app.wire.frames import Ticket
 from serve_app.wire.listener import Listener
 from serve_app.wire.replica_wire import Refused
@@ -66,6 +67,10 @@ class ServeCluster:
 
     def __init__(self, own_application: str) -> None:
         self._own = own_application
+        self._status = ServeStatus()
+        self._statuses: Sequence[Status] | None = None
+        self._found: Sequence[Application] = ()
+        self._seen: dict[str, tuple[tuple[Status, int], Application]] = {}
         self._handles: dict[tuple[str, str], DeploymentHandle[Any]] = {}
         self._listener = Listener(ray.util.get_node_ip_address())
         self._roll_call = RollCall(self._listener, self._join)
@@ -79,12 +84,26 @@ class ServeCluster:
         return found
 
     def _applications(self) -> Sequence[Application]:
-        status: ServeStatus = serve.status()
-        return [
-            application
-            for name, overview in status.applications.items()
-            if name != self._own and (application := application_from_status(name, overview))
-        ]
+        """What has not changed is the same object as at the last look."""
+        statuses = self._status.read()
+        if statuses is not self._statuses:
+            self._statuses, self._found = statuses, self._learnt(statuses)
+        return self._found
+
+    def _learnt(self, statuses: Sequence[Status]) -> Sequence[Application]:
+        found = {status.name: status for status in statuses}
+        num_routers = num_running(found.pop(self._own, None))
+        seen, self._seen = self._seen, {}
+        for name, status in found.items():
+            known, application = seen.get(name, (None, None))
+            # Why one waits depends on the nodes too.
+            if application is None or known != (status, num_routers) or not status.settled:
+                application = application_from_status(name, status.overview)
+                if application is None:
+                    continue
+                application = replace(application, room=room(status.takes, num_routers))
+            self._seen[name] = ((status, num_routers), application)
+        return [application for _, application in self._seen.values()]
 
     async def card(self, application: Application) -> ModelCard:
         handle = self._handle(application).options(method_name="card", stream=False)
@@ -186,6 +205,20 @@ async def _taken(response: DeploymentResponseGenerator[Any]) -> None:
     except TimeoutError as exc:
         message = "No replica of the model takes the request now."
         raise NotTaken(message, retry_after_s=1) from exc
+
+
+def num_running(own: Status | None) -> int:
+    """How many replicas of the router run, this one included."""
+    if own is None:
+        return 1
+    deployments = own.overview.deployments.values()
+    return max(1, sum(int(d.replica_states.get(ReplicaState.RUNNING, 0)) for d in deployments))
+
+
+def room(takes: int | None, num_routers: int) -> int | None:
+    """The part of one router in what the replicas of a model take: HAProxy gives each as much to
+    do as the others."""
+    return None if takes is None else -(-takes // num_routers)
 
 
 def error_from_serve(exc: BaseException) -> BackendError:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from serve_app.check.inventory import Inventory, Role
+from serve_app.check.inventory import Application, Inventory, Role
 from serve_app.check.problem import Path, Problem
 
 DECIDING = ("target_ongoing_requests", "policy")
@@ -15,6 +15,7 @@ def check(inventory: Inventory) -> Iterator[Problem]:
         in_args = application.args.get("autoscaling") is not None
         for path, options in application.deployments():
             yield from _twice(options, path) if in_args else _by_half(options, path)
+        yield from _never(application)
 
 
 def _twice(options: Mapping[str, Any], path: Path) -> Iterator[Problem]:
@@ -35,3 +36,13 @@ def _by_half(options: Mapping[str, Any], path: Path) -> Iterator[Problem]:
             "2 requests each; or put it into the args, as `autoscaling`"
         )
         yield Problem((*path, "autoscaling_config"), message)
+
+
+def _never(application: Application) -> Iterator[Problem]:
+    """What a replica does not take is refused, so there would never be enough for a second one."""
+    scaling = application.args.get("autoscaling")
+    target = scaling.get("target_ongoing_requests") if isinstance(scaling, dict) else None
+    most = application.args.get("max_ongoing_requests")
+    if isinstance(target, int | float) and isinstance(most, int) and target > most:
+        path = (*application.path, "args", "autoscaling", "target_ongoing_requests")
+        yield Problem(path, f"more than max_ongoing_requests, {most}: a replica never has so many")

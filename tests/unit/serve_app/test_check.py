@@ -85,7 +85,18 @@ SCHEMA = [
         "    num_replicas: 1  # <-",
         "keep one",
     ),
+    (
+        "backend: huggingface}\n",
+        "backend: huggingface, max_ongoing_requests: 8,\n"
+        "    autoscaling: {max_replicas: 4, target_ongoing_requests: 9}}  # <-\n",
+        "never has so many",
+    ),
     ("aliases: {chat: demo}", "aliases: {chat: demo}\n      hold: 5  # <-", "`hold_s`?"),
+    (
+        "aliases: {chat: demo}",
+        "aliases: {chat: demo}\n      max_ongoing_requests: 0  # <-",
+        "greater than 0",
+    ),
     ("num_replicas: 1", "autoscaling_config: {min_replicas: -1}  # <-", "greater than or equal"),
     ("num_replicas: 1", "autoscaling_config: {policy: {polcy: 1}}  # <-", "unknown key"),
     ("num_replicas: 1", "ray_actor_options: {num_gpus: 0, num_cpu: 1}  # <-", "`num_cpus`?"),

@@ -6,6 +6,7 @@ import pytest
 
 from deployments.errors import BackendUnavailable
 from deployments.exchange import Exchange, Item, ModelCard
+from serve_app.admission import Admission
 from serve_app.directory import Application, Directory, State
 from serve_app.listing import model_list, operator_list
 from serve_app.warming import Warming
@@ -183,7 +184,7 @@ async def test_listings() -> None:
         ("gpt-4", "api", "running"),
     ]
     assert "no such file" not in str(rows)
-    listed = await operator_list(directory, Warming(cluster, directory))
+    listed = await operator_list(directory, Warming(cluster, directory), Admission())
     assert listed["ready"] is False
     assert [(row["application"], row["reason"]) for row in listed["applications"]] == [
         ("api", None),

@@ -142,6 +142,8 @@ async def test_why_a_model_failed_is_told_to_operators_only(
         "held": 0,
         "expected_s": None,
         "loading": [],
+        "ongoing": 0,
+        "room": None,
     }
     refused = await post(url + CHAT, chat())
     assert (refused.status, refused.error["code"]) == (503, "model_unavailable")

@@ -1,0 +1,187 @@
+"""What Serve's controller says of the applications, asked so that it costs next to nothing.
+
+`serve.status()` tells it all and anew each time, and pickles two classes for every deployment: 6 ms
+of CPU per application, more than a second per look at 200 of them (benchmarks/RESULTS.md). Here the
+controller is asked for its short statuses, which are a few bytes per application, and only for what
+has changed or is on the move for the details. Both are its own methods and not Serve's public ones:
+where a Ray has them not, `serve.status()` does it.
+"""
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import ray
+from ray import serve
+from ray.exceptions import RayTaskError
+from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
+from ray.serve.generated.serve_pb2 import ApplicationStatus as StatusNumber
+from ray.serve.generated.serve_pb2 import StatusOverview
+from ray.serve.schema import (
+    ApplicationStatus,
+    ApplicationStatusOverview,
+    DeploymentDetails,
+    DeploymentStatus,
+    DeploymentStatusOverview,
+    ReplicaState,
+)
+from ray.serve.schema import ServeStatus as PublicStatus
+
+logger = logging.getLogger("roundhouse")
+
+ANSWER_TIMEOUT_S = 10.0
+# What nothing announced is seen by then at the latest: a replica that moves to another node.
+KEPT_S = 30.0
+STATUS_PREFIX = "APPLICATION_STATUS_"
+NUM_SPREAD = 8  # so that what was read together is not read together again
+
+
+class Controller(Protocol):
+    """What Serve's controller can be asked."""
+
+    def statuses(self) -> Sequence[bytes]:
+        """The short status of every application. Raises: AttributeError if it does not know."""
+
+    def details(self, deployments: Sequence[tuple[str, str]]) -> Sequence[DeploymentDetails | None]:
+        """Those of each (application, deployment); None for one that is not there (any more)."""
+
+
+class ServeController:
+    """The controller of the Serve instance that this process belongs to."""
+
+    def __init__(self) -> None:
+        self._actor: Any = None
+
+    def statuses(self) -> Sequence[bytes]:
+        try:
+            if self._actor is None:
+                self._actor = ray.get_actor(SERVE_CONTROLLER_NAME, namespace=SERVE_NAMESPACE)
+            found = self._actor.list_serve_statuses.remote()
+            statuses: Sequence[bytes] = ray.get(found, timeout=ANSWER_TIMEOUT_S)
+        except Exception:
+            self._actor = None  # there may be another by the next look
+            raise
+        return statuses
+
+    def details(self, deployments: Sequence[tuple[str, str]]) -> Sequence[DeploymentDetails | None]:
+        found = [self._actor.get_deployment_details.remote(*names) for names in deployments]
+        return [_told(details) for details in found]
+
+
+def _told(details: Any) -> DeploymentDetails | None:
+    try:
+        told: DeploymentDetails = ray.get(details, timeout=ANSWER_TIMEOUT_S)
+    except RayTaskError:
+        return None
+    return told
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """An application as Serve describes it. `takes` is how many requests its running replicas take
+    at a time; None where that is not known."""
+
+    name: str
+    overview: ApplicationStatusOverview
+    takes: int | None = None
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing changes without the short status changing too."""
+        deployments = self.overview.deployments.values()
+        return self.overview.status == ApplicationStatus.RUNNING and all(
+            d.status == DeploymentStatus.HEALTHY and set(d.replica_states) <= {ReplicaState.RUNNING}
+            for d in deployments
+        )
+
+
+@dataclass(slots=True)
+class _Kept:
+    status: Status
+    until_s: float
+
+
+@dataclass(slots=True)
+class ServeStatus:
+    """Reads the statuses, and keeps them: what has not changed is the same object at each look."""
+
+    controller: Controller = field(default_factory=ServeController)
+    public: Callable[[], PublicStatus] = serve.status
+    _raw: Sequence[bytes] = ()
+    _found: Sequence[Status] = ()
+    _kept: dict[bytes, _Kept] = field(default_factory=dict)
+    _due_s: float = 0.0
+
+    def read(self) -> Sequence[Status]:
+        """The status of every application, now. Blocks."""
+        try:
+            raw = self.controller.statuses()
+        except AttributeError:
+            found = self.public().applications
+            return [Status(name, overview) for name, overview in found.items()]
+        now_s = time.monotonic()
+        if raw != self._raw or now_s >= self._due_s:
+            self._learn(raw, now_s)
+        return self._found
+
+    def _learn(self, raw: Sequence[bytes], now_s: float) -> None:
+        kept = {key: found for key in raw if (found := self._kept.get(key)) is not None}
+        due = [key for key in raw if key not in kept or now_s >= kept[key].until_s]
+        for number, (key, read) in enumerate(zip(due, self._read(due), strict=True)):
+            # The same object, so that it is seen to be the same.
+            status = kept[key].status if key in kept and kept[key].status == read else read
+            kept_s = KEPT_S * (1 + number % NUM_SPREAD / NUM_SPREAD) if status.settled else 0.0
+            kept[key] = _Kept(status, now_s + kept_s)
+        self._raw, self._kept = raw, kept
+        self._found = [kept[key].status for key in raw]
+        self._due_s = min((found.until_s for found in kept.values()), default=now_s + KEPT_S)
+
+    def _read(self, raw: Sequence[bytes]) -> Iterator[Status]:
+        """Of each short status the whole."""
+        short = [StatusOverview.FromString(key) for key in raw]
+        asked = [(s.name, name) for s in short for name in _deployments(s)]
+        told = dict(zip(asked, self.controller.details(asked), strict=True))
+        for status in short:
+            deployments = {
+                name: details
+                for name in _deployments(status)
+                if (details := told[status.name, name]) is not None
+            }
+            yield Status(status.name, _overview(status, deployments), _takes(deployments))
+
+
+def _deployments(status: Any) -> Iterator[str]:
+    return (info.name for info in status.deployment_statuses.deployment_status_infos)
+
+
+def _overview(
+    status: Any, deployments: Mapping[str, DeploymentDetails]
+) -> ApplicationStatusOverview:
+    """As `serve.status()` has it."""
+    short = status.app_status
+    return ApplicationStatusOverview(
+        status=ApplicationStatus(StatusNumber.Name(short.status).removeprefix(STATUS_PREFIX)),
+        message=short.message,
+        last_deployed_time_s=short.deployment_timestamp,
+        deployments={
+            name: DeploymentStatusOverview(
+                status=details.status,
+                status_trigger=details.status_trigger,
+                replica_states=dict(Counter(replica.state for replica in details.replicas)),
+                message=details.message,
+            )
+            for name, details in deployments.items()
+        },
+    )
+
+
+def _takes(deployments: Mapping[str, DeploymentDetails]) -> int | None:
+    """Of an application with one deployment, which ours are."""
+    if len(deployments) != 1:
+        return None
+    (details,) = deployments.values()
+    running = [replica for replica in details.replicas if replica.state == ReplicaState.RUNNING]
+    return int(details.deployment_config.max_ongoing_requests) * len(running)

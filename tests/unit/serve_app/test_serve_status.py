@@ -1,0 +1,166 @@
+"""The cluster's state, read from Serve's controller: what is asked for, and when."""
+
+from collections.abc import Sequence
+
+import pytest
+from ray.serve.generated import serve_pb2
+from ray.serve.schema import (
+    ApplicationStatus,
+    DeploymentDetails,
+    DeploymentSchema,
+    DeploymentStatus,
+    DeploymentStatusTrigger,
+    ReplicaDetails,
+    ReplicaState,
+)
+from ray.serve.schema import ServeStatus as PublicStatus
+
+from serve_app import serve_status
+from serve_app.serve_cluster import ServeCluster, num_running, room
+from serve_app.serve_status import ServeStatus, Status
+
+RUNNING = ["RUNNING"]
+
+
+class ScriptedController:
+    """A Serve controller as it answers over the wire: `replicas` by application; `asked` is what
+    it was asked the details of, look by look."""
+
+    def __init__(self, **replicas: list[str]) -> None:
+        self.replicas = replicas
+        self.version = dict.fromkeys(replicas, 1.0)
+        self.healthy = dict.fromkeys(replicas, "HEALTHY")
+        self.asked: list[list[str]] = []
+
+    def statuses(self) -> Sequence[bytes]:
+        self.asked.append([])
+        return [self._short(name) for name in self.replicas]
+
+    def _short(self, name: str) -> bytes:
+        info = serve_pb2.DeploymentStatusInfo(
+            name="echo", status=f"DEPLOYMENT_STATUS_{self.healthy[name]}"
+        )
+        application = serve_pb2.ApplicationStatusInfo(
+            status="APPLICATION_STATUS_RUNNING", deployment_timestamp=self.version[name]
+        )
+        short = serve_pb2.StatusOverview(name=name, app_status=application)
+        short.deployment_statuses.deployment_status_infos.append(info)
+        return bytes(short.SerializeToString())
+
+    def details(self, deployments: Sequence[tuple[str, str]]) -> Sequence[DeploymentDetails | None]:
+        self.asked[-1] += [name for name, _ in deployments]
+        return [self._details(name) for name, _ in deployments]
+
+    def _details(self, name: str) -> DeploymentDetails | None:
+        if name not in self.replicas:
+            return None
+        states = [ReplicaState(state) for state in self.replicas[name]]
+        return DeploymentDetails.model_construct(
+            status=DeploymentStatus(self.healthy[name]),
+            status_trigger=DeploymentStatusTrigger.UNSPECIFIED,
+            message="",
+            deployment_config=DeploymentSchema(name="echo", max_ongoing_requests=8),
+            replicas=[ReplicaDetails.model_construct(state=state) for state in states],
+        )
+
+
+def test_what_has_not_changed_is_not_asked_for_again() -> None:
+    """Of 200 applications the details are read once; then of the one that has changed, and all
+    the others are the same objects."""
+    controller = ScriptedController(**{f"m{i}": RUNNING for i in range(200)})
+    status = ServeStatus(controller)
+    first = status.read()
+    assert len(controller.asked[0]) == 200
+    assert status.read() is first
+    controller.version["m7"] = 2.0
+    changed = status.read()
+    assert [a.name for a, b in zip(first, changed, strict=True) if a is not b] == ["m7"]
+    assert status.read() is changed
+    assert controller.asked[1:] == [[], ["m7"], []]
+
+
+def test_what_is_on_the_move_is_looked_at_each_time() -> None:
+    """While Serve starts or stops replicas their states are read at each look, since the short
+    status tells nothing of them."""
+    controller = ScriptedController(still=RUNNING, moving=["STARTING"])
+    controller.healthy["moving"] = "UPSCALING"
+    status = ServeStatus(controller)
+    status.read()
+    controller.replicas["moving"] = RUNNING
+    (_, moving) = status.read()
+    assert moving.overview.deployments["echo"].replica_states == {ReplicaState.RUNNING: 1}
+    controller.healthy["moving"] = "HEALTHY"
+    status.read()
+    status.read()
+    assert controller.asked == [["still", "moving"], ["moving"], ["moving"], []]
+
+
+def test_a_replica_that_moves_is_seen_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What no short status tells is seen when what is kept has become too old."""
+    monkeypatch.setattr(serve_status, "KEPT_S", 0.0)
+    controller = ScriptedController(demo=RUNNING)
+    status = ServeStatus(controller)
+    status.read()
+    controller.replicas["demo"] = ["RUNNING", "RUNNING"]
+    assert status.read()[0].takes == 16
+
+
+def test_come_and_gone() -> None:
+    """Applications that come and go are seen at the next look; nothing is kept of those that
+    have gone, and one that goes while it is asked for is there without a deployment."""
+    controller = ScriptedController(a=RUNNING)
+    status = ServeStatus(controller)
+    status.read()
+    controller.replicas["b"], controller.version["b"], controller.healthy["b"] = [], 1.0, "HEALTHY"
+    assert [s.name for s in status.read()] == ["a", "b"]
+    del controller.replicas["a"]
+    assert [s.name for s in status.read()] == ["b"]
+    assert len(status._kept) == 1
+    (read,) = status._read([controller._short("a")])
+    assert (read.overview.deployments, read.takes) == ({}, None)
+
+
+def test_the_same_words_as_serve_s() -> None:
+    """What is read is in Serve's own words, as `serve.status()` has it."""
+    (status,) = ServeStatus(ScriptedController(demo=["RUNNING", "STOPPING"])).read()
+    assert status.overview.status == ApplicationStatus.RUNNING
+    assert status.overview.last_deployed_time_s == 1.0
+    deployment = status.overview.deployments["echo"]
+    assert deployment.status == DeploymentStatus.HEALTHY
+    assert deployment.replica_states == {ReplicaState.RUNNING: 1, ReplicaState.STOPPING: 1}
+    assert status.takes == 8
+
+
+def test_another_ray_is_asked_as_everybody_asks() -> None:
+    """A controller that does not know the short way is read by `serve.status()`."""
+
+    class Other(ScriptedController):
+        def statuses(self) -> Sequence[bytes]:
+            raise AttributeError
+
+    overview = ServeStatus(ScriptedController(demo=RUNNING)).read()[0].overview
+    told = PublicStatus(applications={"demo": overview})
+    assert ServeStatus(Other(), lambda: told).read() == [Status("demo", overview)]
+
+
+async def test_each_router_has_its_part() -> None:
+    """A model's room is what its running replicas take, divided among the routers that run, and
+    follows both; the router itself is no model."""
+    controller = ScriptedController(router=RUNNING, demo=RUNNING, cold=[])
+    cluster = ServeCluster("router")
+    cluster._status = ServeStatus(controller)
+    assert [(a.name, a.room) for a in await cluster.applications()] == [("demo", 8), ("cold", 0)]
+    assert await cluster.applications() is await cluster.applications()
+    controller.replicas["router"] = ["RUNNING", "RUNNING", "RUNNING"]
+    controller.version["router"] = 2.0
+    assert [a.room for a in await cluster.applications()] == [3, 0]
+    controller.replicas["demo"] = ["RUNNING", "RUNNING"]
+    controller.version["demo"] = 2.0
+    assert [a.room for a in await cluster.applications()] == [6, 0]
+
+
+def test_room() -> None:
+    """Rounded up: many routers before a small model have one place each."""
+    assert [room(8, routers) for routers in (1, 2, 3, 16)] == [8, 4, 3, 1]
+    assert room(None, 2) is None
+    assert num_running(None) == 1
