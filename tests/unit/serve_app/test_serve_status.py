@@ -143,20 +143,20 @@ def test_another_ray_is_asked_as_everybody_asks() -> None:
     assert ServeStatus(Other(), lambda: told).read() == [Status("demo", overview)]
 
 
-async def test_each_router_has_its_part() -> None:
+def test_each_router_has_its_part() -> None:
     """A model's room is what its running replicas take, divided among the routers that run, and
     follows both; the router itself is no model."""
     controller = ScriptedController(router=RUNNING, demo=RUNNING, cold=[])
     cluster = ServeCluster("router")
     cluster._status = ServeStatus(controller)
-    assert [(a.name, a.room) for a in await cluster.applications()] == [("demo", 8), ("cold", 0)]
-    assert await cluster.applications() is await cluster.applications()
+    assert [(a.name, a.room) for a in cluster._applications()] == [("demo", 8), ("cold", 0)]
+    assert cluster._applications() is cluster._applications()
     controller.replicas["router"] = ["RUNNING", "RUNNING", "RUNNING"]
     controller.version["router"] = 2.0
-    assert [a.room for a in await cluster.applications()] == [3, 0]
+    assert [a.room for a in cluster._applications()] == [3, 0]
     controller.replicas["demo"] = ["RUNNING", "RUNNING"]
     controller.version["demo"] = 2.0
-    assert [a.room for a in await cluster.applications()] == [6, 0]
+    assert [a.room for a in cluster._applications()] == [6, 0]
 
 
 def test_room() -> None:
