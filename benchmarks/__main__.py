@@ -3,6 +3,7 @@
 import argparse
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -21,14 +22,19 @@ examples:
   python -m benchmarks peers --only api --loads c=32     one path, the loads with 32 at a time
   python -m benchmarks huggingface                       the engine beside transformers' own
   python -m benchmarks client                            the clients that api.py could be built on
+  python -m benchmarks scale                             many models, one router and two, overload
+  python -m benchmarks capacity peers.json               CPUs for 10,000 requests/s and so on
 
 Run it on a machine where nothing else runs. Exit status: 0 measured, whether or not the bars are
 met; 1 a stack did not start, of `peers` none of a path.
 """
 
 
-def main() -> int:
-    arguments = _parser().parse_args()
+CAPACITY = "what rates take in CPUs, from what a request and a token were measured to cost"
+
+
+def main(line: Sequence[str] | None = None) -> int:
+    arguments = _parser().parse_args(line)
     signal.signal(signal.SIGTERM, _interrupt)  # so that what was started is ended
     try:
         found, written = arguments.run(arguments)
@@ -59,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
         ("huggingface", _huggingface, "Hugging Face models: Roundhouse and transformers' own"),
         ("peers", _peers, "every peer: bare vLLM, Ray Serve LLM, LiteLLM, vllm-router"),
         ("client", _client, "the HTTP clients that deployments/api.py could be built on"),
+        ("scale", _scale, "echoes: many models, one router and two, four times too much"),
     ):
         command = commands.add_parser(name, help=what, description=what)
         command.set_defaults(run=run)
@@ -72,10 +79,34 @@ def _parser() -> argparse.ArgumentParser:
             help=f"begin no repetition but the first {end}; default: %(default)g",
         )
     _add_peers_options(commands.choices["peers"])
+    commands.choices["scale"].add_argument(
+        "--running",
+        type=_positive,
+        default=8,
+        metavar="N",
+        help="models that have a replica, a process of 100 MB; default: %(default)s",
+    )
+    _add_capacity(commands.add_parser("capacity", help=CAPACITY, description=CAPACITY))
     commands.choices["huggingface"].add_argument(
         "--engines-only", action="store_true", help="without the servers and their clients"
     )
     return parser
+
+
+def _add_capacity(command: argparse.ArgumentParser) -> None:
+    command.set_defaults(run=_capacity)
+    command.add_argument("files", type=Path, nargs="+", metavar="FILE", help="of --output")
+    for option, default, what in (
+        ("--requests-per-s", 10_000, "answers of one token"),
+        ("--tokens-per-s", 100_000, "in streams"),
+        ("--tokens-per-answer", 64, "of those streams"),
+        ("--use", 0.7, "how busy a CPU may be on average"),
+    ):
+        command.add_argument(
+            option, type=float, default=default, help=f"{what}; default: %(default)g"
+        )
+    command.add_argument("--output", type=Path, metavar="FILE", help="write it as JSON")
+    command.add_argument("--write", action="store_true", help="put it into benchmarks/RESULTS.md")
 
 
 def _add_options(command: argparse.ArgumentParser) -> None:
@@ -178,6 +209,25 @@ def _client(arguments: argparse.Namespace) -> tuple[object, report.Report]:
 
     found = measure(arguments.repetitions, arguments.share)
     return found, report_of(found)
+
+
+def _scale(arguments: argparse.Namespace) -> tuple[object, report.Report]:
+    from benchmarks.scale.measure import measure
+    from benchmarks.scale.report import report_of
+
+    found = measure(arguments.share, arguments.running)
+    return found, report_of(found)
+
+
+def _capacity(arguments: argparse.Namespace) -> tuple[object, report.Report]:
+    from benchmarks.capacity import Wanted
+    from benchmarks.capacity_report import read, report_of
+
+    streams_per_s = arguments.tokens_per_s / arguments.tokens_per_answer
+    requests = Wanted(arguments.requests_per_s, arguments.requests_per_s, arguments.use)
+    tokens = Wanted(streams_per_s, arguments.tokens_per_s, arguments.use)
+    stacks = read(arguments.files)
+    return stacks, report_of(stacks, requests, tokens, arguments.files)
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:

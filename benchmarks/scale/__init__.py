@@ -1,0 +1,1 @@
+"""How Roundhouse behaves as models, load and routers grow, with echoes for models."""
