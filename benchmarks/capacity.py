@@ -115,4 +115,4 @@ def _cpu_s(record: Mapping[str, Any]) -> Mapping[str, float]:
 
 def _per_request_s(records: Iterable[Mapping[str, Any]], title: str) -> float:
     """The median over the repetitions."""
-    return median(_cpu_s(r).get(title, 0.0) / r["num_requests"] for r in records)
+    return median(_cpu_s(r).get(title, 0.0) / int(r["num_requests"]) for r in records)

@@ -45,6 +45,9 @@ class Echoes:
     async def wake(self, application: Application) -> None:
         raise NotImplementedError
 
+    def num_queued(self, application: str) -> int:
+        return 0
+
     async def loading(self) -> Mapping[str, Sequence[Progress]]:
         return {}
 
