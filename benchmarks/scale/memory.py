@@ -45,7 +45,7 @@ class Echoes:
     async def wake(self, application: Application) -> None:
         raise NotImplementedError
 
-    def num_queued(self, application: str) -> int:
+    def num_queued(self, application: Application) -> int:
         return 0
 
     async def loading(self) -> Mapping[str, Sequence[Progress]]:

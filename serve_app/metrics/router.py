@@ -72,7 +72,7 @@ class RouterMetrics:
         self.books.observations(catalog.COLD_START, labels).add(perf_counter() - began_at)
 
     def _holding(self) -> Mapping[Labels, float]:
-        nobody = {(a.name, a.backend): 0 for a in self._directory.applications}
+        nobody: dict[Labels, float] = {(a.name, a.backend): 0 for a in self._directory.applications}
         return {**nobody, **self._held}
 
     def _queued(self) -> Mapping[Labels, float]:
