@@ -39,7 +39,7 @@ bench-quick: install  ## side by side with bare vLLM, under 5 minutes
 	$(BIN)/python -m benchmarks quick
 
 bench-offload: install  ## a model larger than its RAM, beside accelerate; writes 6 GB meanwhile
-	$(BIN)/python -m benchmarks.offload
+	$(BIN)/python -m benchmarks offload
 
 install:  ## fill VENV from constraints/, if it is not up to date
 	@install/install.sh

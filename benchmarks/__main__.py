@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import msgspec
 
@@ -24,6 +25,8 @@ examples:
   python -m benchmarks client                            the clients that api.py could be built on
   python -m benchmarks scale                             many models, one router and two, overload
   python -m benchmarks capacity peers.json               CPUs for 10,000 requests/s and so on
+  python -m benchmarks demo-accuracy                     the demo model in int8 and nf4
+  python -m benchmarks offload                           a model larger than RAM, beside accelerate
 
 Run it on a machine where nothing else runs. Exit status: 0 measured, whether or not the bars are
 met; 1 a stack did not start, of `peers` none of a path.
@@ -70,6 +73,8 @@ def _parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=what, description=what)
         command.set_defaults(run=run)
         _add_options(command)
+    _add_offload(commands)
+    _add_demo_accuracy(commands)
     for name, end in (("quick", "that would end later"), ("huggingface", "later")):
         commands.choices[name].add_argument(
             "--minutes",
@@ -109,6 +114,29 @@ def _add_capacity(command: argparse.ArgumentParser) -> None:
     command.add_argument("--write", action="store_true", help="put it into benchmarks/RESULTS.md")
 
 
+def _add_offload(commands: Any) -> None:
+    what = "a model larger than its RAM: the streamer, accelerate's hooks, and the disk's bound"
+    command = commands.add_parser("offload", help=what, description=what)
+    command.set_defaults(run=_offload)
+    add = command.add_argument
+    add("--folder", type=Path, help="where 6 GB may lie meanwhile; default: TMPDIR")
+    add("--layers", type=_positive, default=30, metavar="N", help="fewer than 30: does it work?")
+    add("--vocabulary", type=_positive, default=250880, metavar="N", help="fewer: does it work?")
+    add("--limit-gib", type=float, default=3.0, metavar="G", help="of RAM; default: %(default)g")
+    add("--steps", type=_positive, default=3, metavar="N", help="timed at each batch size")
+    _add_outputs(command)
+
+
+def _add_demo_accuracy(commands: Any) -> None:
+    what = "the demo model's held-out accuracy in float32, bfloat16, int8 and nf4"
+    command = commands.add_parser("demo-accuracy", help=what, description=what)
+    command.set_defaults(run=_demo_accuracy)
+    command.add_argument(
+        "--each", type=_positive, default=100, metavar="N", help="questions of each task"
+    )
+    _add_outputs(command)
+
+
 def _add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--repetitions",
@@ -120,6 +148,10 @@ def _add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--share", type=float, default=1.0, metavar="X", help="of each load's requests; default: 1"
     )
+    _add_outputs(command)
+
+
+def _add_outputs(command: argparse.ArgumentParser) -> None:
     command.add_argument("--output", type=Path, metavar="FILE", help="write all of it as JSON")
     command.add_argument("--write", action="store_true", help="put it into benchmarks/RESULTS.md")
 
@@ -228,6 +260,22 @@ def _capacity(arguments: argparse.Namespace) -> tuple[object, report.Report]:
     tokens = Wanted(streams_per_s, arguments.tokens_per_s, arguments.use)
     stacks = read(arguments.files)
     return stacks, report_of(stacks, requests, tokens, arguments.files)
+
+
+def _offload(arguments: argparse.Namespace) -> tuple[object, report.Report]:
+    from benchmarks.offload.compare import Asked, measure
+    from benchmarks.offload.report import report_of
+
+    sizes = arguments.layers, arguments.vocabulary, arguments.limit_gib, arguments.steps
+    found = measure(Asked(arguments.folder, *sizes))
+    return found, report_of(found)
+
+
+def _demo_accuracy(arguments: argparse.Namespace) -> tuple[object, report.Report]:
+    from benchmarks.demo_accuracy import measure, report_of
+
+    found = measure(arguments.each)
+    return found, report_of(found)
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:

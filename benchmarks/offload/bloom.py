@@ -12,13 +12,14 @@ from transformers import BloomConfig, BloomForCausalLM
 from deployments import catalog
 
 NUM_LAYERS = 30
+VOCAB_SIZE = 250880
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
 
 
-def write(folder: Path, num_layers: int = NUM_LAYERS) -> int:
+def write(folder: Path, num_layers: int = NUM_LAYERS, vocab_size: int = VOCAB_SIZE) -> int:
     """Writes the checkpoint in bfloat16; returns the bytes of its weights."""
     config = BloomConfig(
-        vocab_size=250880,
+        vocab_size=vocab_size,
         hidden_size=2560,
         n_layer=num_layers,
         n_head=32,
@@ -31,8 +32,10 @@ def write(folder: Path, num_layers: int = NUM_LAYERS) -> int:
     with torch.device("meta"):
         model = BloomForCausalLM(config).transformer
     weight_map = _outer(folder, model) | _layers(folder, model)
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
-    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    num_bytes = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    index = {"metadata": {"total_size": num_bytes}, "weight_map": weight_map}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    return num_bytes
 
 
 def _outer(folder: Path, model: torch.nn.Module) -> dict[str, str]:

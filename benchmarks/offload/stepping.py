@@ -7,53 +7,110 @@ import json
 import sys
 import time
 from pathlib import Path
+from statistics import median
 from typing import Any
 
+import psutil
 import torch
 
+from benchmarks.cpu_use import cpu_s
 from benchmarks.memory_cap import capped, forget_peak, status
+from benchmarks.offload import disk
 from deployments.config import HuggingFaceConfig
 from deployments.huggingface import build, engine  # noqa: F401 - part of the base, not of the model
+from deployments.huggingface.checkpoint import check_folder
 from deployments.huggingface.decoder import Decoder
 from deployments.huggingface.loader import load
-from deployments.huggingface.rehearsal import step
+from deployments.huggingface.placing import place
+from deployments.huggingface.rehearsal import empty_cache
+from deployments.huggingface.streaming.borrowed import borrowed_weights
+from deployments.placement.planner import Plan
+from deployments.progress import unreported
 
 CONTEXT = 64
-SPARE_BYTES = 160 * 2**20  # of the cap, that the plan may not use
+SPARE_BYTES = 128 * 2**20  # of the cap, that the plan may not use
 
 
 def main(asked: dict[str, Any]) -> dict[str, Any]:
-    limit = asked["limit_bytes"]
+    limit, folder = asked["limit_bytes"], Path(asked["folder"])
     memory = {
         "cpu": limit - SPARE_BYTES,
-        "disk": asked["folder"],
+        "disk": str(folder),
         "batch": max(asked["batches"]),
         "context": CONTEXT,
         "streaming": asked["streaming"],
     }
-    config = HuggingFaceConfig(checkpoint=asked["folder"], memory=memory)
+    config = HuggingFaceConfig(checkpoint=str(folder), memory=memory)
     with capped(limit - status("VmRSS")) as cap:
         forget_peak()
+        plan = place(folder, config)
+        assert plan is not None
+        assert plan.arrangement is not None
         began = time.perf_counter()
-        model = load(config).model
+        model = _loaded(folder, config, plan)
         load_s = time.perf_counter() - began
-        steps = [_timed(model, batch, asked["num_steps"]) for batch in asked["batches"]]
-    return {"cap": cap, "load_s": load_s, "peak_bytes": status("VmHWM"), "steps": steps}
+        steps = [_steps(model, batch, asked["num_steps"], folder) for batch in asked["batches"]]
+    return {
+        "cap": cap,
+        "load_s": load_s,
+        "peak_bytes": status("VmHWM"),
+        "planned_bytes": plan.arrangement.host_bytes,
+        "streamed_bytes": plan.arrangement.read_bytes,
+        "steps": steps,
+    }
 
 
-def _timed(model: Any, batch: int, num_steps: int) -> dict[str, Any]:
-    """Seconds and bytes of a step; the first step is not counted."""
-    decoder, streamer = Decoder(model), getattr(model, "streamer", None)
+def _loaded(folder: Path, config: HuggingFaceConfig, plan: Plan) -> Any:
+    """As a replica loads it; for accelerate without the passes that check the model, which would
+    take a quarter of an hour."""
+    if config.memory and config.memory.streaming == "accelerate":
+        return build.build(check_folder(folder), config, plan, unreported)
+    return load(config).model
+
+
+def _steps(model: Any, batch: int, num_steps: int, folder: Path) -> dict[str, Any]:
+    """A step's median seconds, with and without reading weights, the bytes that came from the disk
+    in each, and the disk's bandwidth, before or after, whichever was better."""
+    decoder = Decoder(model)
+    before = disk.bandwidth(folder)
     with torch.inference_mode():
-        step(decoder, batch, 1, CONTEXT)
-        before = streamer.reader.num_read_bytes if streamer else 0
-        began = time.perf_counter()
-        for _ in range(num_steps):
-            step(decoder, batch, 1, CONTEXT)
-        seconds = (time.perf_counter() - began) / num_steps
-    read = (streamer.reader.num_read_bytes - before) / num_steps if streamer else 0
-    is_cold = streamer.reader.is_direct if streamer else False
-    return {"batch": batch, "step_s": seconds, "read_bytes": read, "is_cold": is_cold}
+        timed = _timed(decoder, batch, num_steps)
+        found: dict[str, Any] = {"batch": batch, **timed, "compute_s": None}
+        if hasattr(model, "streamer"):
+            with borrowed_weights(model):
+                found["compute_s"] = _timed(decoder, batch, num_steps)["step_s"]
+    return found | {"disk_bandwidth": max(before, disk.bandwidth(folder))}
+
+
+def _timed(decoder: Decoder, batch: int, num_steps: int) -> dict[str, float]:
+    """The first step, in which caches grow, is not counted."""
+    width = CONTEXT - num_steps - 1
+    cache = empty_cache(decoder, batch, width)
+    process, seconds = psutil.Process(), []
+    began, read, others = 0.0, 0, 0.0
+    for number in range(num_steps + 1):
+        if number == 1:
+            began, read, others = time.perf_counter(), _num_read(process), _others_s(process)
+        step_began = time.perf_counter()
+        ids = torch.zeros((batch, 1), dtype=torch.long)
+        mask = torch.ones((batch, width + number + 1), dtype=torch.long)
+        _, cache = decoder.forward(ids, mask, cache)
+        seconds.append(time.perf_counter() - step_began)
+    return {
+        "step_s": median(seconds[1:]),
+        "read_bytes": (_num_read(process) - read) / num_steps,
+        "others_share": (_others_s(process) - others) / (time.perf_counter() - began),
+    }
+
+
+def _num_read(process: psutil.Process) -> int:
+    """Bytes that the disk gave this process: what the page cache gives is not among them."""
+    return int(process.io_counters().read_bytes)
+
+
+def _others_s(process: psutil.Process) -> float:
+    """CPU seconds of all other processes of the machine."""
+    return sum(cpu_s(other) for other in psutil.process_iter()) - cpu_s(process)
 
 
 if __name__ == "__main__":

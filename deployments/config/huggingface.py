@@ -17,7 +17,9 @@ class MemoryConfig(Config):
 
     gpu: Amount | None = Field(default=None, description="GPU memory, such as 15GiB; 0: no GPU")
     cpu: Amount | None = Field(
-        default=None, description="RAM, such as 24GiB, libraries included; reserved with Ray"
+        default=None,
+        description="RAM, such as 24GiB, libraries included; reserved with Ray. Left out, a model "
+        "that streams from RAM to a GPU of `gpu` reserves what it plans for that",
     )
     disk: str | None = Field(
         default=None, min_length=1, description="a folder for weights that fit in neither"

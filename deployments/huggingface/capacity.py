@@ -12,13 +12,15 @@ UNLIMITED = 2**62
 @dataclass(frozen=True, slots=True)
 class Capacity:
     """`max_batch_tokens` bounds the columns of keys and values over all rows, padding included.
-    Without `mixes_adapters`, those of different adapters do not run together."""
+    Without `mixes_adapters`, those of different adapters do not run together. `shares_passes`: what
+    a pass costs is its weights, so that no step takes two."""
 
     max_batch_tokens: int = UNLIMITED
     max_sequences: int = 256
     max_queued_requests: int = 256
     prefill_chunk_tokens: int = 512
     mixes_adapters: bool = True
+    shares_passes: bool = False
 
     def check(self, sequences: Iterable[Sequence]) -> None:
         """Raises: ContextTooLong for what would not even fit alone."""

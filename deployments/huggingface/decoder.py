@@ -1,6 +1,7 @@
 """One forward pass of any decoder, given what its architecture takes of masks and positions."""
 
 import inspect
+from collections.abc import Callable
 from collections.abc import Sequence as Rows
 from typing import TYPE_CHECKING, Any, Optional
 
@@ -48,6 +49,16 @@ class Decoder:
     ) -> tuple[Tensor, Any]:
         """The same with the logits `(batch, new, vocab)` after each of the new columns."""
         return self._forward(ids, mask, cache, adapters, {})
+
+    def both(self, first: Callable[[], None], second: Callable[[], None]) -> None:
+        """Two actions that take a pass each: over weights that stream, the passes go side by side,
+        and each layer is read once. Raises: what they raise, once both have ended."""
+        streamer = getattr(self._model, "streamer", None)
+        if streamer is not None:
+            streamer.together(first, second)
+        else:
+            first()
+            second()
 
     def _forward(
         self, ids: Tensor, mask: Tensor, cache: Any, adapters: Rows[str | None], options: Options

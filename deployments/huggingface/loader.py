@@ -120,7 +120,7 @@ def _load(
     if template is not None:
         tokenizer.chat_template = template
     chat.check_template(tokenizer)
-    plan = place(checkpoint.folder, config)
+    plan = place(checkpoint.folder, config, adapters.values())
     config = settled(config, plan)
     _check_adapters(adapters, checkpoint.folder, config)
     model = build(checkpoint, config, plan, report)

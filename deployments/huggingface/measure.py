@@ -61,6 +61,7 @@ def measure(
         max_queued_requests=config.max_queued_requests,
         prefill_chunk_tokens=config.prefill_chunk_tokens,
         mixes_adapters=adapters is None or adapters.mixes,
+        shares_passes=hasattr(model, "streamer"),
     )
 
 

@@ -1,12 +1,15 @@
 """Where a model is to go, decided before it is loaded, against what this machine really has."""
 
 import logging
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from deployments.config import HuggingFaceConfig, MemoryConfig
 from deployments.errors import StartError
 from deployments.huggingface.booking import allowed_bytes
 from deployments.placement import machine
+from deployments.placement.adapters import adapter_bytes
 from deployments.placement.arrangement import Tier
 from deployments.placement.bandwidth import Bandwidths
 from deployments.placement.budget import Budget
@@ -21,11 +24,13 @@ FOLDER = "roundhouse-weights"  # of `memory.disk`: layers as the streamer reads 
 logger = logging.getLogger(__name__)
 
 
-def place(folder: Path, config: HuggingFaceConfig) -> Plan | None:
-    """The best plan for this machine; None for a model that cannot be planned and need not be,
-    since no `memory` is given. Raises: StartError for one that does not fit."""
+def place(folder: Path, config: HuggingFaceConfig, adapters: Iterable[Path] = ()) -> Plan | None:
+    """The best plan for this machine, for a model with the adapters in these folders; None for a
+    model that cannot be planned and need not be, since no `memory` is given. Raises: StartError for
+    one that does not fit."""
     try:
         model = from_folder(folder, config.dtype)
+        model = replace(model, adapter_bytes=sum(map(adapter_bytes, adapters)))
     except StartError as unplanned:
         if config.memory is not None:
             raise

@@ -1,6 +1,8 @@
 """The largest step that was planned for, taken once before the replica is ready: an estimate
 admits a model, the pass itself confirms it."""
 
+from typing import Any
+
 import torch
 
 from deployments.huggingface import cache as caches
@@ -21,12 +23,16 @@ def rehearse(decoder: Decoder, workload: Workload) -> None:
 
 def step(decoder: Decoder, num_rows: int, num_new: int, width: int) -> None:
     """A pass of `num_new` columns of `num_rows` rows, after as many others as make `width`."""
-    cache = None
-    if num_new < width:
-        one = torch.ones((1, 1), dtype=torch.long, device=decoder.device)
-        _, cache = decoder.forward(torch.zeros_like(one), one, None)
-        caches.make_room(cache)
-        caches.fill(cache, num_rows, width - num_new)
+    cache = empty_cache(decoder, num_rows, width - num_new) if num_new < width else None
     ids = torch.zeros((num_rows, num_new), dtype=torch.long, device=decoder.device)
     mask = torch.ones((num_rows, width), dtype=torch.long, device=decoder.device)
     decoder.forward(ids, mask, cache)
+
+
+def empty_cache(decoder: Decoder, num_rows: int, width: int) -> Any:
+    """Keys and values of rows and columns that nothing was put in; takes a pass."""
+    one = torch.ones((1, 1), dtype=torch.long, device=decoder.device)
+    _, cache = decoder.forward(torch.zeros_like(one), one, None)
+    caches.make_room(cache)
+    caches.fill(cache, num_rows, width)
+    return cache

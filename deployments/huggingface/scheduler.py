@@ -53,7 +53,8 @@ class Scheduler:
         return prefill + caches.num_bytes(self._batch.cache)
 
     def step(self) -> None:
-        """One chunk of prefill, if any is due, then one token for every sequence in the batch.
+        """One chunk of prefill, if any is due, then one token for every sequence in the batch; both
+        in one pass over the weights where that is what a step costs.
 
         Raises: torch.AcceleratorError, after which the device is lost; WeightsLost.
         """
@@ -71,6 +72,9 @@ class Scheduler:
         self._let_go()
         if self._prefill is None:
             self._admit()
+        if self._capacity.shares_passes:
+            self._take_one_pass()
+            return
         if self._prefill is not None and self._prefill.logits is not None:
             self._join(self._prefill)
         elif self._prefill is not None:
@@ -79,6 +83,25 @@ class Scheduler:
             sequences = self._batch.sequences
             self._choose(sequences, self._batch.step(self._decoder))
             self._let_go()
+
+    def _take_one_pass(self) -> None:
+        prefill, sequences, raw = self._prefill, self._batch.sequences, []
+
+        def decode() -> None:
+            raw.append(self._batch.step(self._decoder))
+
+        if prefill is not None and sequences:
+            self._decoder.both(decode, partial(self._read, prefill))
+        elif prefill is not None:
+            self._read(prefill)
+        elif sequences:
+            decode()
+        for logits in raw:
+            self._choose(sequences, logits)
+        if self._prefill is not None and self._prefill.logits is not None:
+            self._begin_answers(self._prefill, self._prefill.logits)
+            self._join(self._prefill)
+        self._let_go()
 
     def _forget(self) -> None:
         """Drops what the model knows of the sequences; they know enough to begin again."""
@@ -110,16 +133,22 @@ class Scheduler:
         return self._capacity.fits([*self.running, sequence]) and newcomers.has_room(sequence)
 
     def _put_in_chunk(self, prefill: Prefill) -> None:
-        if not self._attempt(lambda: prefill.step(self._decoder), prefill.sequences):
-            self._prefill = None
-        elif prefill.logits is not None:
-            for sequence, scores in prefill.scores():
-                self._attempt(partial(sequence.take_scores, scores), [sequence])
-            self._choose(prefill.sequences, prefill.logits)
+        self._read(prefill)
+        if self._prefill is not None and prefill.logits is not None:
+            self._begin_answers(prefill, prefill.logits)
             # A long prompt's keys and values take as long to move as a chunk to read: streams that
             # run do not wait for both in one step.
             if prefill.num_chunks == 1 or not self._batch.sequences:
                 self._join(prefill)
+
+    def _read(self, prefill: Prefill) -> None:
+        if not self._attempt(lambda: prefill.step(self._decoder), prefill.sequences):
+            self._prefill = None
+
+    def _begin_answers(self, prefill: Prefill, logits: Tensor) -> None:
+        for sequence, scores in prefill.scores():
+            self._attempt(partial(sequence.take_scores, scores), [sequence])
+        self._choose(prefill.sequences, logits)
 
     def _join(self, prefill: Prefill) -> None:
         self._batch.join(prefill.batch())

@@ -12,12 +12,13 @@ SCRATCH_BYTES = 8  # of each number: unpacked in float32, and in the model's typ
 @dataclass(frozen=True, slots=True)
 class Model:
     """A checkpoint as far as planning goes. `dtype` is the one it will be loaded in, as torch
-    names it."""
+    names it. `adapter_bytes` are those of the adapters that are loaded with it."""
 
     name: str
     geometry: Geometry
     weights: Weights
     dtype: str
+    adapter_bytes: int = 0
 
     @property
     def stored_name(self) -> str:
@@ -37,18 +38,20 @@ class Model:
 @dataclass(frozen=True, slots=True)
 class Demand:
     """Bytes in memory. `repacked`: the layers cannot be read from the files as they are. `scratch`
-    is what the largest quantised matrix takes while it is used."""
+    is what the largest quantised matrix takes while it is used. Adapters stay where the model
+    runs, as they are."""
 
     layers: tuple[int, ...]
     outer: int
     working: Working
     repacked: bool
     scratch: int = 0
+    adapters: int = 0
 
     @property
     def fixed(self) -> int:
         """All that stays where the model runs, beside its layers."""
-        return self.outer + self.working.total_bytes + self.scratch
+        return self.outer + self.working.total_bytes + self.scratch + self.adapters
 
     @property
     def weight_bytes(self) -> int:
@@ -66,4 +69,5 @@ def demand(model: Model, quantization: str, workload: Workload) -> Demand:
         working=model.working(workload),
         repacked=quantization != "none" or not weights.is_stored_as(dtype),
         scratch=0 if quantization == "none" else weights.largest_matrix * SCRATCH_BYTES,
+        adapters=model.adapter_bytes,
     )

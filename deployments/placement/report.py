@@ -29,6 +29,7 @@ class Sizes(Config):
     stored_bytes: int
     stored_bytes_per_layer: tuple[int, ...]
     stored_bytes_around_layers: int
+    adapter_bytes: int
     kv_bytes_per_token: int
     kv_bytes: int
     activation_bytes: int
@@ -152,6 +153,7 @@ def _sizes(plan: Plan) -> Sizes:
         stored_bytes=weights.stored_bytes,
         stored_bytes_per_layer=tuple(layer.stored_bytes for layer in weights.layers),
         stored_bytes_around_layers=weights.outer.stored_bytes,
+        adapter_bytes=model.adapter_bytes,
         kv_bytes_per_token=cache_bytes_per_token(model.geometry, model.element_bytes),
         kv_bytes=working.cache_bytes,
         activation_bytes=working.activation_bytes,
@@ -211,10 +213,12 @@ def _size_lines(told: Report) -> list[str]:
     each = spell(layers[-1])
     if layers[0] != layers[-1]:
         each = f"{spell(layers[0])} to {each}"
+    adapters = [f"  adapters         {spell(sizes.adapter_bytes)}"] if sizes.adapter_bytes else []
     return [
         f"  parameters       {sizes.parameters:,}",
         f"  stored           {spell(sizes.stored_bytes)} as {sizes.stored_dtype}: {each} a layer, "
         f"{spell(sizes.stored_bytes_around_layers)} around them; loaded as {sizes.dtype}",
+        *adapters,
         f"  keys and values  {sizes.kv_bytes_per_token:,} bytes a token",
         f"  working memory   {spell(sizes.kv_bytes)} of keys and values, "
         f"{spell(sizes.activation_bytes)} of activations, {spell(sizes.logits_bytes)} of logits, "

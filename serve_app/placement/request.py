@@ -11,7 +11,7 @@ from math import ceil
 from typing import Any
 
 from deployments.config import BackendConfig, HuggingFaceConfig
-from deployments.huggingface.booking import gpu_bytes
+from deployments.huggingface.booking import gpu_bytes, ram_bytes
 from serve_app.placement.node import ACCELERATOR, ACCELERATOR_PART, Node
 from serve_app.placement.selector import as_ray_reads, matches, off_gpu_nodes
 
@@ -27,8 +27,8 @@ def options(config: BackendConfig, nodes: Sequence[Node]) -> Options:
         return _group(config)
     gpus = num_gpus(config, nodes)
     actor: Options = {"num_cpus": config.num_cpus, "num_gpus": gpus}
-    if config.reserved_ram_bytes is not None:
-        actor["memory"] = config.reserved_ram_bytes
+    if (reserved := _reserved_ram_bytes(config)) is not None:
+        actor["memory"] = reserved
     if config.accelerator_type and gpus:
         actor["accelerator_type"] = config.accelerator_type
     selector = config.label_selector
@@ -58,6 +58,13 @@ def num_gpus(config: BackendConfig, nodes: Sequence[Node]) -> float:
         return config.gpu_share if config.accelerator_type else 0.0
     planned = _planned_share(config, suitable)
     return config.gpu_share if planned is None else planned
+
+
+def _reserved_ram_bytes(config: BackendConfig) -> int | None:
+    """What other replicas must not be promised: `memory.cpu`, or what a model streams from."""
+    if isinstance(config, HuggingFaceConfig):
+        return ram_bytes(config)
+    return config.reserved_ram_bytes
 
 
 def _suits(node: Node, config: BackendConfig) -> bool:

@@ -8,6 +8,7 @@ the base's output plus the adapter's, added in the wider of their types.
 
 from collections.abc import Mapping
 from collections.abc import Sequence as Rows
+from threading import local
 from typing import Any
 
 import torch
@@ -30,7 +31,7 @@ class Adapters:
         self.names = tuple(labels)
         self._tuner = tuner
         self._labels = labels
-        self._groups: tuple[Group, ...] = ()
+        self._chosen = local()  # two passes that take turns have a thread each
         self._active: str | None = None
         self._device: torch.device = tuner.model.device
         self._tuner.disable_adapter_layers()
@@ -39,9 +40,9 @@ class Adapters:
         self._hooks = [self._hook(layer) for layer in layers if self.mixes]
 
     def use(self, rows: Rows[str | None]) -> None:
-        """Chooses for the next passes: by row, the name of an adapter, or None."""
+        """Chooses for this thread's next passes: by row, the name of an adapter, or None."""
         if self.mixes:
-            self._groups = tuple(self._grouped(rows))
+            self._chosen.groups = tuple(self._grouped(rows))
         else:
             self._activate(rows[0] if rows else None)
 
@@ -49,7 +50,11 @@ class Adapters:
         """From now on all rows of a pass have the same adapter, and PEFT computes it."""
         for hook in self._hooks:
             hook.remove()
-        self.mixes, self._hooks, self._groups = False, [], ()
+        self.mixes, self._hooks, self._chosen = False, [], local()
+
+    @property
+    def _groups(self) -> tuple[Group, ...]:
+        return getattr(self._chosen, "groups", ())
 
     def _grouped(self, rows: Rows[str | None]) -> list[Group]:
         found = dict.fromkeys(name for name in rows if name is not None)

@@ -74,6 +74,11 @@ class DeviceRing:
         ]
         self._holds: list[int | None] = [None] * NUM_SLOTS
         self._stream = torch.cuda.Stream(device)
+        self._stream.wait_stream(torch.cuda.current_stream(device))  # what had this memory before
+        for slot in self._slots:
+            slot.record_stream(
+                self._stream
+            )  # nor is it given to others while copies are on their way
         self._copied = [torch.cuda.Event() for _ in self._slots]
         self._freed = [torch.cuda.Event() for _ in self._slots]
         self._sent: list[Future[None] | None] = [None] * NUM_SLOTS
@@ -152,8 +157,11 @@ class DeviceRing:
         except BaseException as exc:  # noqa: BLE001 - it is raised where the layer is acquired
             sent.set_exception(exc)
             return
+        # Not the slot's own event, which the next copy to it records anew; and without spinning.
+        done = torch.cuda.Event(blocking=True)
+        done.record(self._stream)
         sent.set_result(None)
-        self._copied[slot].synchronize()
+        done.synchronize()
         self._disk.release(layer)
 
     def _copy(self, slot: int, source: Tensor) -> None:

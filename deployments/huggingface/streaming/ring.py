@@ -6,6 +6,7 @@ that has it, in this step or in the one after.
 """
 
 import mmap
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from torch import Tensor
 from deployments.huggingface.streaming.layout import Layout
 from deployments.huggingface.streaming.reader import Reader
 
+NO_ROUNDING = "pinned_max_round_threshold_mb"
 MIN_SLOTS = 2  # one is read while the other is used
 
 
@@ -113,6 +115,17 @@ class Ring:
 def allocate(num_bytes: int, is_pinned: bool = False) -> Tensor:
     """Memory `(num_bytes,)` that begins with a page."""
     if is_pinned:
+        pin_exactly()
         return torch.empty(num_bytes, dtype=torch.uint8, pin_memory=True)
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
     return torch.frombuffer(mmap.mmap(-1, num_bytes, flags=flags), dtype=torch.uint8)
+
+
+def pin_exactly() -> None:
+    """Lets torch pin as many bytes as are asked for: it rounds up to a power of two, and 70 GB
+    would take 128 GiB. What the environment says of its allocator stands.
+    https://github.com/pytorch/pytorch/issues/150517"""
+    given = os.environ.get("PYTORCH_ALLOC_CONF") or os.environ.get("PYTORCH_CUDA_ALLOC_CONF") or ""
+    if NO_ROUNDING not in given:
+        settings = [*filter(None, [given]), f"{NO_ROUNDING}:1"]
+        torch._C._accelerator_setAllocatorSettings(",".join(settings))

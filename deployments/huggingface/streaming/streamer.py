@@ -3,6 +3,7 @@
 import logging
 import weakref
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from deployments.huggingface.streaming.device_ring import DeviceRing
 from deployments.huggingface.streaming.layout import Layout, lay_out
+from deployments.huggingface.streaming.lockstep import Action, Lockstep
 from deployments.huggingface.streaming.modules import Matched, States, put
 from deployments.huggingface.streaming.preparing import read
 from deployments.huggingface.streaming.reader import Reader
@@ -40,6 +42,8 @@ class Streamer:
         layouts = [_layout(matched.of_layers[index]) for index in self._streamed]
         self.reader = Reader({t.file for part in _parts(matched) for t in part.values()})
         self._device = device
+        self._lockstep: Lockstep | None = None
+        self._second = ThreadPoolExecutor(1, thread_name_prefix="weights-second-pass")
         if device.type == "cpu":
             self.ring: Ring | DeviceRing = Ring(layouts, num_slots, self.reader)
         else:
@@ -51,20 +55,45 @@ class Streamer:
         """The model's layers that come and go, in order."""
         return tuple(self._matched.layers[index] for index in self._streamed)
 
+    def together(self, first: Action, second: Action) -> None:
+        """Two actions, each of which takes a pass through the model, in one pass over the weights.
+        One that fails does not end the other. Raises: what they raise."""
+        self._lockstep = Lockstep(self._second)
+        try:
+            self._lockstep.run(first, second)
+        finally:
+            self._lockstep = None
+
     def attach(self, model: Any, dtype: torch.dtype, report: Report) -> None:
         """Gives the model all its weights. The files are closed when the model is gone.
 
         Raises: WeightsLost.
         """
-        weakref.finalize(model, self.reader.close)
+        weakref.finalize(model, _close, self.reader, self._second)
         model.streamer = self
         self._load_resident(model, dtype, report)
         for index, layer in enumerate(self._streamed):
             module = self._matched.layers[layer]
             for name, tensor in self.ring.views(index).items():
                 put(module, name, tensor)
-            _hook(module, self.ring, index)
+            self._hook(module, index)
         _finish(model)
+
+    def _hook(self, module: nn.Module, index: int) -> None:
+        """Lets a layer be in its slot when it runs, and leave it afterwards."""
+
+        def acquire(module: nn.Module, args: Any) -> None:
+            self.ring.acquire(index)
+
+        def release(module: nn.Module, args: Any, output: Any) -> None:
+            lockstep = self._lockstep
+            if lockstep is None or lockstep.is_last:
+                self.ring.release(index)
+            if lockstep is not None:
+                lockstep.hand_over()
+
+        module.register_forward_pre_hook(acquire)
+        module.register_forward_hook(release)
 
     def _load_resident(self, model: Any, dtype: torch.dtype, report: Report) -> None:
         resident = set(range(len(self._matched.layers))) - set(self._streamed)
@@ -82,17 +111,9 @@ class Streamer:
         report(Progress(LOADING, (Shard("resident", total, total),)))
 
 
-def _hook(module: nn.Module, ring: Ring | DeviceRing, index: int) -> None:
-    """Lets a layer be in its slot when it runs, and leave it afterwards."""
-
-    def acquire(module: nn.Module, args: Any) -> None:
-        ring.acquire(index)
-
-    def release(module: nn.Module, args: Any, output: Any) -> None:
-        ring.release(index)
-
-    module.register_forward_pre_hook(acquire)
-    module.register_forward_hook(release)
+def _close(reader: Reader, second: ThreadPoolExecutor) -> None:
+    second.shutdown(wait=False)
+    reader.close()
 
 
 def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:

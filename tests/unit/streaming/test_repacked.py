@@ -2,6 +2,8 @@
 
 import fcntl
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -168,6 +170,32 @@ def test_leftovers_are_removed(tmp_path: Path) -> None:
         repacked.repack(tmp_path / "key", 1, Source(), unreported)
     assert not dead.exists()
     assert living.exists()
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+from deployments.huggingface.streaming import repacked
+
+def layer(number):
+    print("writing", flush=True)
+    time.sleep(600)
+
+repacked.repack(Path(sys.argv[1]), 1, layer, lambda progress: None)
+"""
+
+
+def test_what_a_killed_process_left(tmp_path: Path) -> None:
+    """A process that is killed while it repacks leaves half a folder; the next one removes it."""
+    folder, command = tmp_path / "key", [sys.executable, "-c", KILLED, str(tmp_path / "key")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        left = [*tmp_path.glob("*.part-*")]
+        process.kill()
+    assert len(left) == 1
+    repacked.repack(folder, 1, Source(), unreported)
+    assert [*tmp_path.iterdir()] == [folder]
 
 
 def test_a_full_disk_is_told(tmp_path: Path) -> None:

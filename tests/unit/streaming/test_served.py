@@ -1,9 +1,11 @@
 """A checkpoint larger than its budget, through the backend: placed, streamed, and lost."""
 
 import asyncio
+import fcntl
 import gc
 import os
-from collections.abc import Mapping
+import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -83,25 +85,46 @@ async def test_answers_are_those_of_the_resident_model(large: Path) -> None:
     assert num_passes < 8 + 12
 
 
-@pytest.mark.parametrize("harm", ["truncate", "write"])
-async def test_lost_weights_fail_all_requests(large: Path, harm: str) -> None:
-    """When a file is cut or overwritten, requests in flight and new ones get a 503 that says so,
-    the replica is unhealthy, and nothing hangs."""
+def truncate(weights: Path, streamer: Streamer) -> None:
+    os.truncate(weights, 1_000_000)
+
+
+def overwrite(weights: Path, streamer: Streamer) -> None:
+    with weights.open("r+b") as file:
+        file.write(b"\0")
+
+
+def make_unreadable(weights: Path, streamer: Streamer) -> None:
+    """The same file, but whoever reads from it gets an error of the system."""
+    descriptor = os.open(weights, os.O_WRONLY)
+    os.dup2(descriptor, streamer.reader._files[weights].descriptor)
+    os.close(descriptor)
+
+
+@pytest.mark.parametrize(
+    ("harm", "says"),
+    [
+        (truncate, "has been changed"),
+        (overwrite, "has been changed"),
+        (make_unreadable, "cannot be read any more (Bad file descriptor)"),
+    ],
+)
+async def test_lost_weights_fail_all_requests(
+    large: Path, harm: Callable[[Path, Streamer], None], says: str
+) -> None:
+    """When a file is cut or overwritten, or a read fails, requests in flight and new ones get a
+    503 that says so, the replica is unhealthy, and nothing hangs."""
     async with started(large, memory=memory(large)) as backend:
         assert streamer_of(backend).ring.num_slots == DISK_SLOTS
         asked: dict[str, Any] = {"prompt": "abc", "max_tokens": 200, "ignore_eos": True}
         running = [asyncio.create_task(ask(backend, COMPLETIONS, **asked)) for _ in range(6)]
         engine = backend.engine
         await until(lambda: engine.num_running + engine.num_waiting == len(running), 60)
-        weights = large / "model.safetensors"
-        if harm == "truncate":
-            os.truncate(weights, 1_000_000)
-        else:
-            with weights.open("r+b") as file:
-                file.write(b"\0")
+        harm(large / "model.safetensors", streamer_of(backend))
         ended = await asyncio.wait_for(asyncio.gather(*running, return_exceptions=True), 60)
         assert {type(error) for error in ended} == {WeightsLost}
-        assert all(error.status == 503 and "model.safetensors" in error.message for error in ended)
+        assert all(error.status == 503 for error in ended)
+        assert all(f"model.safetensors {says}" in error.message for error in ended)
         with pytest.raises(BackendUnavailable, match="weights are lost"):
             await backend.check_health()
         with pytest.raises(BackendUnavailable, match="weights are lost"):
@@ -115,3 +138,19 @@ async def test_a_truncated_shard_is_found_at_the_start(large: Path) -> None:
     with pytest.raises(StartError, match="truncated or damaged"):
         async with started(large, memory=asked):
             pass
+
+
+async def test_nothing_is_written_while_serving(large: Path) -> None:
+    """A disk that fills up, or a checkpoint that is deleted, harms no running replica: all that it
+    has of its files is open already, and only for reading."""
+    async with started(large, memory=memory(large)) as backend:
+        expected = await ask(backend, COMPLETIONS, prompt="abc", temperature=0, max_tokens=5)
+        modes = {
+            fcntl.fcntl(file.descriptor, fcntl.F_GETFL) & os.O_ACCMODE
+            for file in streamer_of(backend).reader._files.values()
+        }
+        assert modes == {os.O_RDONLY}
+        shutil.rmtree(large)
+        got = await ask(backend, COMPLETIONS, prompt="abc", temperature=0, max_tokens=5)
+        assert texts(got) == texts(expected)
+        await backend.check_health()

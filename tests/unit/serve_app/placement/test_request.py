@@ -1,5 +1,6 @@
 """What replicas ask Ray for: the mapping from args, for nodes that are only described."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,15 +10,23 @@ from deployments.backends import configure
 from deployments.catalog import checkpoint_path
 from deployments.config import HuggingFaceConfig
 from deployments.huggingface.booking import allowed_bytes, enforce, fraction, gpu_bytes
+from deployments.placement.source import from_folder
 from deployments.vllm_engine.args import _executor
 from serve_app.placement.node import ACCELERATOR_LABEL, NODE_ID_LABEL, Node
 from serve_app.placement.request import cpu_options, num_gpus, options
 from serve_app.placement.selector import matches
+from tests.unit.placement.tensors import (
+    llama_config,
+    llama_shapes,
+    write_config,
+    write_weights,
+)
 from tests.unit.serve_app.placement.nodes import CPU_NODE, HEAD, gpu_node
 
 API = {"backend": "api", "models": {"m": {"upstream_model": "m"}}}
 VLLM = {"backend": "vllm", "checkpoint": "/m"}
 HF = {"backend": "huggingface", "checkpoint": "/m"}
+BASE_BYTES = 700 * 2**20  # of Python and its libraries
 GPU_NODES = (gpu_node("g", 8),)
 
 
@@ -69,6 +78,23 @@ def test_share_from_the_plan() -> None:
     share = num_gpus(config, (gpu_node("t", 1, "T4"),))
     assert needed / 16e9 <= share < needed / 16e9 + 0.05
     assert share < 0.5
+
+
+def test_ram_that_is_streamed_from(tmp_path: Path) -> None:
+    """A model that must stream from RAM reserves it with Ray, also where no `cpu` is given; one
+    that fits its GPU, and one whose GPU is not known yet, reserve none."""
+    config = llama_config(hidden_size=512, intermediate_size=2048, num_hidden_layers=24)
+    write_config(tmp_path, config)
+    write_weights(tmp_path / "model.safetensors", llama_shapes(config))
+    args = {"backend": "huggingface", "checkpoint": str(tmp_path), "num_gpus": 1}
+    work: dict[str, Any] = {"batch": 1, "context": 64}
+    layers = 24 * from_folder(tmp_path).weights.layers[0].stored_bytes
+    streamed = actor({**args, "memory": {**work, "gpu": "600MiB"}})["memory"]
+    assert layers / 2 < streamed < layers + BASE_BYTES
+    given = {**args, "memory": {**work, "gpu": "600MiB", "cpu": "2GiB"}}
+    assert actor(given)["memory"] == 2 * 2**30
+    for memory in ({"gpu": "15GiB"}, {"gpu": "600MiB", "streaming": "off"}, {"gpu": 0}, {}):
+        assert "memory" not in actor({**args, "memory": {**work, **memory}})
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,95 @@
+"""What the two ways to stream took, beside what the disk and the processor allow."""
+
+from statistics import fmean
+from typing import Any
+
+from benchmarks.bars import Bar
+from benchmarks.offload.compare import GIB, Found
+from benchmarks.quick_report import MAX_QUIET_SHARE, bar_table
+from benchmarks.report import Report, number
+from benchmarks.table import Table
+
+GB = 1e9
+HEADER = (
+    *("streamed by", "batch", "step s", "tokens/s", "read GB", "disk GB/s", "disk s"),
+    *("compute s", "of bound"),
+)
+
+
+def report_of(found: Found) -> Report:
+    return Report("offload", _notes(found), [bar_table(bars(found)), step_table(found)])
+
+
+def bound_s(step: dict[str, Any]) -> float:
+    """What a step cannot be shorter than: the slower of disk and processor."""
+    return max(step["read_bytes"] / step["disk_bandwidth"], step["compute_s"] or 0.0)
+
+
+def bars(found: Found) -> list[Bar]:
+    steps = {step["batch"]: step for step in found.streamed["steps"]}
+    seconds = {batch: step["step_s"] for batch, step in steps.items()}
+    speedup = found.accelerate["steps"][0]["step_s"] / seconds[1]
+    told = found.streamed
+    return [
+        *(
+            Bar(f"of the bound, batch {batch}", 0.8, bound_s(step) / step["step_s"], "x", False)
+            for batch, step in steps.items()
+        ),
+        Bar("accelerate's seconds, batch 1", 2.5, speedup, "x", False),
+        Bar("growth of tokens/s, batch 1 to 8, of 8 x", 0.8, seconds[1] / seconds[8], "x", False),
+        Bar("peak memory, off the plan", 10, 100 * abs(_peak(told) - 1), "%"),
+        Bar("bytes of a step that came from the disk", 0.99, _cold(told), "x", False),
+        Bar("`roundhouse plan` of a 70 B checkpoint's headers", 2, found.plan_s, "s"),
+    ]
+
+
+def _peak(run: dict[str, Any]) -> float:
+    return float(run["peak_bytes"] / run["planned_bytes"])
+
+
+def _cold(run: dict[str, Any]) -> float:
+    """Of the weights that are not resident: less means that the page cache was read."""
+    return float(min(step["read_bytes"] for step in run["steps"]) / run["streamed_bytes"])
+
+
+def step_table(found: Found) -> Table:
+    rows = [_row("Roundhouse", step) for step in found.streamed["steps"]]
+    rows += [_row("accelerate", step) for step in found.accelerate["steps"]]
+    return Table(HEADER, rows)
+
+
+def _row(name: str, step: dict[str, Any]) -> tuple[str, ...]:
+    disk_s = step["read_bytes"] / step["disk_bandwidth"]
+    return (
+        name,
+        str(step["batch"]),
+        number(step["step_s"]),
+        number(step["batch"] / step["step_s"]),
+        number(step["read_bytes"] / GB),
+        number(step["disk_bandwidth"] / GB),
+        number(disk_s),
+        number(step["compute_s"]),
+        number(bound_s(step) / step["step_s"]),
+    )
+
+
+def _notes(found: Found) -> list[str]:
+    others = fmean(step["others_share"] for step in found.streamed["steps"])
+    doubts = ["PROVISIONAL: the machine was not quiet, see the last line."]
+    ours, theirs = found.streamed, found.accelerate
+    return [
+        *(doubts if others > MAX_QUIET_SHARE else []),
+        f"{found.machine.described()}; {found.took_s:.0f} s in all.",
+        f"Bloom-3B's geometry, {found.weight_bytes / GB:.2f} GB of random bfloat16 weights, within "
+        f"{found.limit_bytes / GIB:g} GiB of RAM ({ours['cap']}), of which "
+        f"{ours['planned_bytes'] / GIB:.2f} were planned; {ours['streamed_bytes'] / GB:.2f} GB of "
+        "the weights are read in each step.",
+        f"Peak resident memory: {ours['peak_bytes'] / GIB:.2f} GiB; accelerate "
+        f"{theirs['peak_bytes'] / GIB:.2f} GiB ({theirs['cap']}).",
+        "The bound of a step is the slower of two: its bytes by the best bandwidth of direct reads "
+        "just before and after (disk s), and the same step over weights that are in memory "
+        "(compute s). Read GB is what the kernel counts as read from the disk.",
+        "accelerate: its device map with tied weights, the same plan and cap, page cache dropped "
+        "before.",
+        f"Everything else on the machine: {100 * others:.0f} % of one core on average.",
+    ]

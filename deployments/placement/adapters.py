@@ -1,0 +1,17 @@
+"""What adapters take beside the model that they belong to."""
+
+from pathlib import Path
+
+from deployments.adapters import ADAPTER_PICKLE, ADAPTER_WEIGHTS
+from deployments.placement.header import read_header
+
+ELEMENT_BYTES = 4  # PEFT holds them in float32, whatever the files and the model have
+
+
+def adapter_bytes(folder: Path) -> int:
+    """The bytes of an adapter in memory. Raises: StartError for a damaged file."""
+    weights, pickle = folder / ADAPTER_WEIGHTS, folder / ADAPTER_PICKLE
+    if weights.is_file():
+        return ELEMENT_BYTES * sum(tensor.num_elements for tensor in read_header(weights))
+    # At the most: of half precision, since no pickle is opened only to be counted.
+    return 2 * pickle.stat().st_size if pickle.is_file() else 0
