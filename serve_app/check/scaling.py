@@ -43,6 +43,6 @@ def _never(application: Application) -> Iterator[Problem]:
     scaling = application.args.get("autoscaling")
     target = scaling.get("target_ongoing_requests") if isinstance(scaling, dict) else None
     most = application.args.get("max_ongoing_requests")
-    if isinstance(target, int | float) and isinstance(most, int) and target > most:
+    if isinstance(target, int | float) and isinstance(most, int) and target >= most:
         path = (*application.path, "args", "autoscaling", "target_ongoing_requests")
-        yield Problem(path, f"more than max_ongoing_requests, {most}: a replica never has so many")
+        yield Problem(path, f"not below max_ongoing_requests, {most}: a replica never has more")

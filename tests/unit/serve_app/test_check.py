@@ -88,8 +88,8 @@ SCHEMA = [
     (
         "backend: huggingface}\n",
         "backend: huggingface, max_ongoing_requests: 8,\n"
-        "    autoscaling: {max_replicas: 4, target_ongoing_requests: 9}}  # <-\n",
-        "never has so many",
+        "    autoscaling: {max_replicas: 4, target_ongoing_requests: 8}}  # <-\n",
+        "never has more",
     ),
     ("aliases: {chat: demo}", "aliases: {chat: demo}\n      hold: 5  # <-", "`hold_s`?"),
     (
