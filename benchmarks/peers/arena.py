@@ -2,7 +2,8 @@
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -67,9 +68,15 @@ class Arena:
 
     def peak_bytes(self) -> dict[str, int]:
         """The peaks of all processes of each stack, added up: since their start, and what they
-        share counted more than once."""
+        share counted for each of them."""
         return {
             name: sum(map(_peak_bytes, stack.processes())) for name, stack in self.stacks.items()
+        }
+
+    def shared_bytes(self) -> dict[str, int]:
+        """What each stack's processes have now, what several share counted once (PSS)."""
+        return {
+            name: sum(map(_pss_bytes, stack.processes())) for name, stack in self.stacks.items()
         }
 
 
@@ -79,15 +86,15 @@ def arena(
 ) -> Iterator[Arena]:
     """All who can be started, with `others` that they need; whatever happens, none is left."""
     found = Arena(contenders)
-    with ExitStack() as stops:
+    with ended_together() as started, ExitStack() as drivers:
         for stack in others:
-            stops.callback(stack.stop)
+            started.append(stack)
             stack.start()
             stack.wait_until_ready()
             found.stacks[stack.name] = stack
         starting = [one for one in contenders if one.start is not None]
         for contender in starting:
-            _try(found, contender, lambda one=contender: _start(found, one, folder, stops))
+            _try(found, contender, lambda one=contender: _start(found, one, folder, started))
         for contender in starting:
             if contender.name in found.stacks:
                 _try(found, contender, found.stacks[contender.name].wait_until_ready)
@@ -95,26 +102,37 @@ def arena(
             if contender.stack and contender.stack not in found.stacks:
                 found.failed[contender.name] = f"{contender.stack} is not up"
             elif contender.by_handle:
-                _try(found, contender, lambda one=contender: _join(found, one, stops))
+                _try(found, contender, lambda one=contender: _join(found, one, drivers))
         yield found
 
 
-def _start(found: Arena, contender: Contender, folder: Path, stops: ExitStack) -> None:
+@contextmanager
+def ended_together() -> Iterator[list[Stack]]:
+    """A list of stacks to append to; at the end all are ended at once, since each takes a while."""
+    started: list[Stack] = []
+    try:
+        yield started
+    finally:
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(Stack.stop, started))
+
+
+def _start(found: Arena, contender: Contender, folder: Path, started: list[Stack]) -> None:
     assert contender.start is not None
     if contender.environment is not None:
         contender.environment.install()
     stack = contender.start(folder)
-    stops.callback(stack.stop)
+    started.append(stack)
     stack.start()
     found.stacks[contender.name] = stack
 
 
-def _join(found: Arena, contender: Contender, stops: ExitStack) -> None:
+def _join(found: Arena, contender: Contender, drivers: ExitStack) -> None:
     driver = handle_driver(found.stack(contender))
-    found.drivers[contender.name] = stops.enter_context(driver)
+    found.drivers[contender.name] = drivers.enter_context(driver)
 
 
-def _try(found: Arena, contender: Contender, step) -> None:
+def _try(found: Arena, contender: Contender, step: Callable[[], None]) -> None:
     """One that does not start is told of; the others go on."""
     try:
         step()
@@ -130,4 +148,11 @@ def _peak_bytes(process: psutil.Process) -> int:
     with suppress(OSError, StopIteration):
         lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
         return 1024 * int(next(line for line in lines if line.startswith("VmHWM:")).split()[1])
+    return 0
+
+
+def _pss_bytes(process: psutil.Process) -> int:
+    """0 for a process that is gone."""
+    with suppress(psutil.Error, OSError):
+        return int(process.memory_full_info().pss)
     return 0

@@ -73,13 +73,14 @@ class Environment:
         return LOCKS / f"{self.name}.txt"
 
     def _wanted(self) -> str:
-        what = f"{sys.version} {sys.prefix if self.over_ours else ''} {self._lock.read_text()}"
+        ours = ours_at() if self.over_ours else ""
+        what = f"{sys.version} {ours} {self._lock.read_text()}"
         return hashlib.sha256(what.encode()).hexdigest()
 
     def _see_ours(self) -> None:
         """Ours comes after its own on the path, so its own packages win."""
         own = sysconfig.get_path("purelib", vars={"base": str(self.folder)})
-        Path(own, "roundhouse-environment.pth").write_text(sysconfig.get_path("purelib") + "\n")
+        Path(own, "roundhouse-environment.pth").write_text(f"{ours_at()}\n")
 
     def _pip(self, *arguments: str) -> None:
         command = [self.program("python"), "-m", "pip", "--disable-pip-version-check", *arguments]
@@ -89,6 +90,11 @@ class Environment:
         if done.returncode:
             tail = (done.stdout + done.stderr)[-LOG_TAIL_CHARS:]
             raise RuntimeError(f"{self.name} cannot be installed:\n{tail}")
+
+
+def ours_at() -> str:
+    """Where Roundhouse's own packages lie, links followed."""
+    return os.path.realpath(sysconfig.get_path("purelib"))
 
 
 def cache() -> Path:

@@ -43,7 +43,8 @@ class PathFound:
     versions: dict[str, str]
     num_repetitions: int
     records: list[Record]
-    peak_bytes: dict[str, int]
+    peak_bytes: dict[str, int]  # of all processes of a stack
+    shared_bytes: dict[str, int]  # at the end, shared pages counted once
 
     @property
     def failures(self) -> Counter[tuple[str, str, str]]:
@@ -120,6 +121,7 @@ def _path(path: str, stage: Arena, plan: Plan, until_s: float) -> PathFound:
         num_repetitions=1 + max((record.repetition for record in records), default=-1),
         records=records,
         peak_bytes=stage.peak_bytes(),
+        shared_bytes=stage.shared_bytes(),
     )
 
 

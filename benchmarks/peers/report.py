@@ -67,9 +67,13 @@ def _cell(records: Sequence[Record], contender: str, load: str, figure: str) -> 
 
 
 def memory_table(found: PathFound) -> Table:
-    """The peak of each stack since its start."""
-    rows = [(name, number(peak / MEGABYTE)) for name, peak in found.peak_bytes.items()]
-    return Table((f"stack, {found.path} path", "peak RSS of all its processes, MB"), rows)
+    """The peak of each stack since its start, and what it has after the loads."""
+    rows = [
+        (name, number(peak / MEGABYTE), number(found.shared_bytes[name] / MEGABYTE))
+        for name, peak in found.peak_bytes.items()
+    ]
+    header = ("peak RSS, sum over processes, MB", "after the loads, PSS, MB")
+    return Table((f"stack, {found.path} path", *header), rows)
 
 
 def _notes(found: Found) -> Iterator[str]:

@@ -38,7 +38,7 @@ def record(who: str, load: str, repetition: int = 0, **figures: float) -> Record
 
 def path(*records: Record, failed: Mapping[str, str] | None = None) -> PathFound:
     who = list(dict.fromkeys([*(r.stack for r in records), *(failed or {})]))
-    return PathFound("engine", who, dict(failed or {}), {"ray": "2.60.0"}, 2, list(records), {})
+    return PathFound("engine", who, dict(failed or {}), {"ray": "2.60.0"}, 2, list(records), {}, {})
 
 
 def found(*paths: PathFound) -> Found:
