@@ -29,7 +29,7 @@ examples:
   python -m benchmarks offload                           a model larger than RAM, beside accelerate
 
 Run it on a machine where nothing else runs. Exit status: 0 measured, whether or not the bars are
-met; 1 a stack did not start, of `peers` none of a path.
+met; 1 a stack did not start, or of `peers` none.
 """
 
 
@@ -231,6 +231,8 @@ def _peers(arguments: argparse.Namespace) -> tuple[object, report.Report]:
             words=arguments.loads,
         )
     )
+    if not any(path.records for path in found.paths):
+        raise RuntimeError("nobody took part")
     if arguments.write:
         panels.write(found)
     return found, report_of(found)
