@@ -11,6 +11,7 @@ from deployments import catalog
 from deployments.config import MemoryConfig
 from deployments.errors import StartError
 from deployments.placement import amount
+from deployments.placement.adapters import adapter_bytes
 from deployments.placement.bandwidth import CPU_BANDWIDTHS, Bandwidths, measured
 from deployments.placement.budget import Budget
 from deployments.placement.demand import Model
@@ -40,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--gpu", type=_amount, metavar="AMOUNT", help="GPU memory to use, such as 15GiB; 0: none")
     add("--cpu", type=_amount, metavar="AMOUNT", help="RAM to use, such as 24GiB")
     add("--disk", type=Path, metavar="PATH", help="a folder for what fits in neither")
+    add("--adapter", type=Path, action="append", default=[], metavar="PATH", help="to be counted")
     add("--batch", type=_count, default=MemoryConfig().batch, help="sequences at a time")
     add("--context", type=_count, metavar="TOKENS", help="tokens of a sequence, prompt and answer")
     choices = ["auto", *QUANTIZATIONS]
@@ -54,7 +56,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Prints a plan; 0 if the model can run."""
     try:
-        model = replace(_model(arguments.model, arguments.dtype), name=arguments.model)
+        model = _model(arguments.model, arguments.dtype)
+        adapters = sum(map(adapter_bytes, arguments.adapter))
+        model = replace(model, name=arguments.model, adapter_bytes=adapters)
     except (StartError, ValueError) as error:
         print(f"roundhouse: {error}", file=sys.stderr)
         return 1

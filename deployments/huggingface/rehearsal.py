@@ -1,6 +1,7 @@
 """The largest step that was planned for, taken once before the replica is ready: an estimate
 admits a model, the pass itself confirms it."""
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,13 +12,18 @@ from deployments.placement.workload import Workload
 
 
 def rehearse(decoder: Decoder, workload: Workload) -> None:
-    """A chunk at the end of the longest prompt, and a step of the full batch, over empty caches.
+    """A chunk at the end of the longest prompt, beside a token of all others where both are one
+    pass, and a step of the full batch; over empty caches.
 
     Raises: what the model raises where there is too little memory.
     """
     num_new = min(workload.chunk_tokens, workload.context)
     with torch.inference_mode():
-        step(decoder, 1, num_new, workload.context)
+        chunk = partial(step, decoder, 1, num_new, workload.context)
+        if workload.batch > 1:
+            decoder.both(partial(step, decoder, workload.batch - 1, 1, workload.context), chunk)
+        else:
+            chunk()
         step(decoder, workload.batch, 1, workload.context)
 
 

@@ -47,6 +47,20 @@ def test_logits_are_equal(kind: str, tiers: str, tmp_path: Path) -> None:
             assert torch.equal(model(ids[:batch]).logits, expected(ids[:batch]).logits)
 
 
+@pytest.mark.parametrize("tiers", TIERS)
+def test_passes_side_by_side(tiers: str, tmp_path: Path) -> None:
+    """Under the batcher prompts and answers share each pass over the weights, and every logit is
+    the resident model's."""
+    from tests.unit.streaming.checkpoints import resident, save_deep
+    from tests.unit.streaming.test_exact import said
+
+    save_deep("llama", tmp_path, torch.bfloat16)
+    expected = said(resident(tmp_path, torch.bfloat16).cuda())
+    got = said(streaming(tmp_path, TIERS[tiers])[0])
+    assert len(got) == len(expected)
+    assert all(torch.equal(one, other) for one, other in zip(got, expected, strict=True))
+
+
 @pytest.mark.parametrize("quantization", ["int8", "nf4"])
 def test_quantized_layers(quantization: str, tmp_path: Path) -> None:
     """Packed layers say the same whether they come from RAM or from disk."""

@@ -151,9 +151,24 @@ def test_a_config_alone_will_do(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert told.placement.name == "resident"
 
 
+def test_adapters(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Adapters are part of what must fit, in float32 whatever they are stored as."""
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA"}))
+    write_weights(tmp_path / "adapter_model.safetensors", {"a": (1024, 1024)}, "BF16")
+    arguments = (folder, "--gpu", "24GB", "--cpu", "140GiB", "--quantization", "none", "--json")
+    told = []
+    for more in ((), ("--adapter", tmp_path, "--adapter", tmp_path)):
+        assert run(*arguments, *more) == 0
+        told.append(Report.model_validate_json(capsys.readouterr().out))
+    assert [plan.sizes.adapter_bytes for plan in told] == [0, 2 * 4 * 2**20]
+    resident = [plan.rejected[0].needs.gpu_bytes for plan in told]
+    assert resident[1] - resident[0] == 2 * 4 * 2**20
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
+        (["demo", "--adapter", "/no/such"], "/no/such"),
         (["no-such"], "not in the catalogue"),
         (["/no/such"], "has no config.json"),
     ],
