@@ -7,9 +7,11 @@ are not followed and URLs come from the configuration only, so a key cannot be l
 
 import os
 from collections.abc import AsyncGenerator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
+from deployments import spans
 from deployments.body import with_fields
 from deployments.config import ApiConfig, ApiModel
 from deployments.errors import (
@@ -18,7 +20,7 @@ from deployments.errors import (
     UpstreamError,
     UpstreamNotConfigured,
 )
-from deployments.exchange import JSON, Exchange, Item, ModelCard
+from deployments.exchange import JSON, Exchange, Item, ModelCard, Tail
 from deployments.load import Load
 from deployments.progress import Report, unreported
 from deployments.relay import relay
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     import aiohttp
 
 READ_BUFFER_BYTES = 1 << 18
+PROVIDERS = {"api.openai.com": "openai", "api.anthropic.com": "anthropic"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +41,29 @@ class Upstream:
     key: str | None
 
     def headers(self, request: Exchange) -> dict[str, str]:
-        """What the upstream is sent. Nothing of the client's headers is passed on."""
-        headers = {"content-type": JSON, "x-client-request-id": request.request_id}
+        """What the upstream is sent. Of the client's headers only the request's id is passed on,
+        and the trace it belongs to, if it is traced."""
+        headers = {
+            "content-type": JSON,
+            "x-client-request-id": request.request_id,  # OpenAI's name for it
+            "x-request-id": request.request_id,  # everybody else's
+            **dict(request.trace),
+        }
         if self.key:
             headers["authorization"] = f"Bearer {self.key}"
         return headers
+
+    def span(self, request: Exchange) -> spans.Span:
+        """The call of the upstream, as part of the request's trace."""
+        if not request.trace:
+            return spans.NO_SPAN
+        operation = spans.operation(request.path)
+        attributes = {
+            "gen_ai.operation.name": operation,
+            "gen_ai.request.model": self.model,
+            **_server(self.base_url),
+        }
+        return spans.begin(f"{operation} {self.model}", "client", request.trace, attributes)
 
     def without_key(self, text: bytes) -> bytes:
         """What an upstream says may quote the key it was sent, as errors do."""
@@ -61,6 +82,18 @@ def upstream_from_environment(
             "which is not set where its backend runs."
         )
     return Upstream(base_url.rstrip("/"), model.upstream_model, key)
+
+
+def _server(base_url: str) -> spans.Attributes:
+    """Who is called; nothing for what is no URL, as will be found out soon enough."""
+    try:
+        url = urlsplit(base_url)
+        port = url.port or (443 if url.scheme == "https" else 80)
+    except ValueError:
+        return {}
+    host = url.hostname or ""
+    provider = PROVIDERS.get(host, host)
+    return {"gen_ai.provider.name": provider, "server.address": host, "server.port": port}
 
 
 class ApiBackend:
@@ -111,19 +144,30 @@ class ApiBackend:
         if request.path not in self._config.paths:
             raise UnsupportedEndpoint(f"API models do not answer {request.path}.")
         upstream = upstream_from_environment(request.model, model, os.environ)
+        span = upstream.span(request)
         self._num_running += 1
         try:
             async with self._session.post(
                 upstream.base_url + request.path.removeprefix("/v1"),
                 data=with_fields(request.body, model=upstream.model),
-                headers=upstream.headers(request),
+                headers=upstream.headers(replace(request, trace=span.headers)),
                 allow_redirects=False,
             ) as response:
+                span.set({"http.response.status_code": response.status})
+                if response.status >= 400:
+                    span.fail(str(response.status))
                 async for item in relay(response, upstream.without_key):
+                    if isinstance(item, Tail):
+                        span.set(spans.usage(item.prompt_tokens, item.completion_tokens))
                     yield item
+        except UpstreamError as exc:
+            span.fail(str(exc.code))
+            raise
         except (TimeoutError, aiohttp.ClientError, OSError) as exc:
             # The library's text names hosts and addresses: the type is enough for a client.
             reason = type(exc).__name__
+            span.fail(reason)
             raise UpstreamError(f"The upstream of {request.model} failed: {reason}.") from None
         finally:
             self._num_running -= 1
+            span.end()

@@ -5,7 +5,7 @@ caller look at each piece before it is joined with others.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
 
 from deployments.exchange import JSON, Head
@@ -22,10 +22,12 @@ ASGIApp = Callable[[Message, Receive, Send], Awaitable[None]]
 class AppCall:
     """One call of an app. `answer` may be iterated once; closing it ends the app's work."""
 
-    def __init__(self, path: str, body: bytes, request_id: str) -> None:
+    def __init__(
+        self, path: str, body: bytes, request_id: str, headers: Sequence[tuple[str, str]] = ()
+    ) -> None:
         self._path = path
         self._body: bytes | None = body
-        self._request_id = request_id
+        self._headers = (*headers, ("x-request-id", request_id))
         self._head: asyncio.Future[Head] = asyncio.get_running_loop().create_future()
         self._pipe = Pipe()
         self._left = asyncio.Event()
@@ -103,7 +105,7 @@ class AppCall:
                 (b"host", b"localhost"),
                 (b"content-type", JSON.encode()),
                 (b"content-length", length),
-                (b"x-request-id", self._request_id.encode()),
+                *((name.encode(), value.encode()) for name, value in self._headers),
             ],
             "client": ("127.0.0.1", 0),
             "server": ("127.0.0.1", 80),

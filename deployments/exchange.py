@@ -10,6 +10,7 @@ from typing import Protocol
 
 from deployments.load import Load
 from deployments.progress import Report, unreported
+from deployments.spans import TraceHeaders
 
 JSON = "application/json"
 EVENT_STREAM = "text/event-stream"
@@ -20,7 +21,8 @@ class Exchange:
     """What a client asked, as bytes that the guard has already found to be a strict JSON object.
 
     `model` is the model id that the router resolved: `body` may name it by an alias.
-    `deadline_s` is the time left for the whole answer, None for no limit.
+    `deadline_s` is the time left for the whole answer, None for no limit. `trace` is the span that
+    the answer belongs to, nothing if it is not traced; `logged` whether it has a line in the log.
     """
 
     path: str
@@ -28,6 +30,8 @@ class Exchange:
     request_id: str
     model: str
     deadline_s: float | None = None
+    trace: TraceHeaders = ()
+    logged: bool = True
 
 
 @dataclass(frozen=True, slots=True)

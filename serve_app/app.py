@@ -16,6 +16,7 @@ from deployments import backends
 from deployments.config import BackendConfig
 from deployments.errors import RoundhouseError
 from deployments.exchange import EVENT_STREAM, Exchange, Head, Item, ModelCard
+from serve_app.answering import told
 from serve_app.config import RouterArgs, RouterSettings
 from serve_app.error_response import log_unforeseen
 from serve_app.guard import digest
@@ -27,7 +28,7 @@ from serve_app.placement import request
 from serve_app.placement.granted import granted, join_group
 from serve_app.placement.live import cluster_nodes
 from serve_app.placement.node import Node
-from serve_app.replica_log import log_to_stderr
+from serve_app.replica_log import log_with_serve
 from serve_app.router import RouterApp
 from serve_app.serve_cluster import ServeCluster
 from serve_app.wire.desk import Bundles, Desk
@@ -116,7 +117,7 @@ class Router:
     """A router replica: CPU only, stateless but for its view of the cluster."""
 
     async def __init__(self, args: dict[str, Any]) -> None:  # type: ignore[misc] # Serve's form
-        log_to_stderr()
+        log_with_serve()
         variable = RouterArgs.model_validate(args).api_keys_env
         keys = os.environ.get(variable, "").split(",") if variable else []
         digests = [digest(key.strip()) for key in keys if key.strip()]
@@ -139,7 +140,7 @@ class Model:
     its traceback and hand on an exception of another class."""
 
     async def __init__(self, args: dict[str, Any]) -> None:  # type: ignore[misc] # Serve's form
-        log_to_stderr()
+        log_with_serve()
         config = granted(backends.configure(args))
         self._backend = backends.build(own_application(), config)
         join_group(self._backend)
@@ -172,7 +173,7 @@ class Model:
             yield RoundhouseError()
 
     def _answer(self, request: Exchange) -> Bundles:
-        return bundles(self._backend.exchange(request))
+        return bundles(told(self._backend, request))
 
     async def card(self) -> ModelCard:
         return self._backend.card()

@@ -57,6 +57,14 @@ class RouterSettings(Config):
         default=5, description="streams that wait for a model get a comment so often"
     )
 
+    access_log: float = Field(
+        default=1,
+        ge=0,
+        le=1,
+        description="share of the requests with a line in the log of the router, and one in the "
+        "backend's; those that fail (5xx) have one in any case, unless it is 0",
+    )
+
     def resolve(self, name: str) -> str:
         """The model that `name` stands for: aliases followed to the end; a circle ends it too."""
         seen: set[str] = set()

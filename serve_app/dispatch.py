@@ -18,6 +18,7 @@ from deployments.errors import (
     RoundhouseError,
 )
 from deployments.exchange import EVENT_STREAM, Exchange, Head, Item, Tail
+from serve_app.account import Account
 from serve_app.admission import Admission
 from serve_app.config import RouterSettings
 from serve_app.directory import Application, Cluster, Directory
@@ -68,7 +69,7 @@ class Dispatch:
     async def open(
         self,
         request: Request,
-        request_id: str,
+        account: Account,
         settings: RouterSettings,
         keep_alive: Callable[[], Awaitable[None]] | None = None,
     ) -> Answer:
@@ -86,11 +87,13 @@ class Dispatch:
         for model, application in self._candidates(request.model, settings):
             if isinstance(failure, ModelWarming) and application.state != "running":
                 continue
-            exchange = Exchange(request.path, request.body, request_id, model)
-            answer = await self._try(application, exchange, patience)
+            account.tries(model, application)
+            exchange = account.exchange(request.path, request.body, model)
+            answer = await self._try(application, exchange, patience, account)
             if isinstance(answer, Answer) and answer.good:
                 answer.after = failure
                 return answer
+            account.missed(model, application, _reason(answer))
             if failure is None or _is_of_backend(answer):
                 failure = answer
             if not _is_of_backend(failure):
@@ -100,22 +103,23 @@ class Dispatch:
         raise failure or BackendUnavailable()
 
     async def _try(
-        self, application: Application, exchange: Exchange, patience: Patience
+        self, application: Application, exchange: Exchange, patience: Patience, account: Account
     ) -> Answer | RoundhouseError:
         try:
-            return await self._begin_running(application, exchange, patience)
+            return await self._begin_running(application, exchange, patience, account)
         except RoundhouseError as exc:
             return exc
 
     async def _begin_running(
-        self, application: Application, exchange: Exchange, patience: Patience
+        self, application: Application, exchange: Exchange, patience: Patience, account: Account
     ) -> Answer:
         """What no replica takes, since the last has just gone or all are full, waits for one that
         is on its way."""
         was_held = False
         while True:
             was_held = was_held or application.state != "running"
-            application = await self.warming.running(application, exchange.model, patience)
+            with account.holding(application):
+                application = await self.warming.running(application, exchange.model, patience)
             exchange = replace(exchange, deadline_s=patience.answer_left_s)
             try:
                 return await self._begin(application, exchange, was_held)
@@ -164,6 +168,11 @@ def _is_of_backend(outcome: Answer | RoundhouseError) -> bool:
     if isinstance(outcome, Answer):
         return outcome.failed
     return not isinstance(outcome, RequestError)
+
+
+def _reason(outcome: Answer | RoundhouseError) -> str:
+    """In a word of a small set."""
+    return str(outcome.head.status if isinstance(outcome, Answer) else outcome.code)
 
 
 def model_not_found(name: str) -> ModelNotFound:

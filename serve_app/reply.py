@@ -7,6 +7,7 @@ from starlette.types import Message, Scope, Send
 
 from deployments.errors import RoundhouseError
 from deployments.exchange import EVENT_STREAM, JSON
+from serve_app.account import Account
 from serve_app.edge import encoded, request_id_of
 from serve_app.error_response import body_from_error, event_from_error, headers_from_error
 
@@ -14,13 +15,17 @@ Headers = list[tuple[str, str]]
 
 
 class Reply:
-    """Sends an answer, whole or piece by piece, and knows how far it has come."""
+    """Sends an answer, whole or piece by piece, and knows how far it has come.
 
-    def __init__(self, scope: Scope, send: Send) -> None:
+    `account` is the request's; `access_log` the share of the requests that have a line in the log.
+    """
+
+    def __init__(self, scope: Scope, send: Send, access_log: float = 0) -> None:
         self.request_id = request_id_of(scope)
+        self.account = Account(self.request_id, scope["method"], access_log)
+        self.status: int | None = None  # once it has been sent
         self._send = send
         self._bodyless = scope["method"] == "HEAD"
-        self._started = False
         self._streamed = False
 
     async def json(self, value: Any, status: int = 200) -> None:
@@ -40,14 +45,14 @@ class Reply:
     async def comment(self, text: str) -> None:
         """An event that says nothing to the client but that it is not forgotten. The stream begins
         with it if it has not begun."""
-        if not self._started:
+        if not self.started:
             await self.stream(200, [("content-type", EVENT_STREAM)])
         await self.piece(f": {text}\n\n".encode())
 
     @property
     def started(self) -> bool:
         """Whether status and headers have been sent."""
-        return self._started
+        return self.status is not None
 
     async def piece(self, data: bytes) -> None:
         """Some bytes of the stream."""
@@ -68,7 +73,7 @@ class Reply:
         Raises: the error, where neither can be sent: the connection must break, since a clean
         end would make a part look like the whole.
         """
-        if not self._started:
+        if not self.started:
             await self.whole(error.status, headers_from_error(error), body_from_error(error))
         elif self._streamed:
             await self._body(event_from_error(error), more=False)
@@ -76,7 +81,7 @@ class Reply:
             raise error
 
     async def _start(self, status: int, headers: Headers) -> None:
-        self._started = True
+        self.status = status
         message: Message = {"type": "http.response.start", "status": status}
         await self._send({**message, "headers": encoded(headers)})
 

@@ -66,8 +66,12 @@ class RouterApp:
         if scope["type"] == "lifespan":
             await self._live(receive, send)
             return
+        reply = Reply(scope, send, self.settings.access_log)
         with self.metrics.request(scope["method"]) as booking:
-            await self._reply(scope, receive, Reply(scope, send), booking)
+            try:
+                await self._reply(scope, receive, reply, booking)
+            finally:
+                reply.account.close(reply.status)
 
     async def _reply(self, scope: Scope, receive: Receive, reply: Reply, booking: Booking) -> None:
         try:
@@ -76,10 +80,12 @@ class RouterApp:
             booking.gone()
         except RoundhouseError as exc:
             booking.failed(exc)
+            reply.account.fails(exc)
             await reply.error(exc)
         except Exception as exc:  # noqa: BLE001 - the edge: whatever it is, the client gets JSON
             log_unforeseen(exc, reply.request_id)
             booking.failed(RoundhouseError())
+            reply.account.fails(RoundhouseError())
             await reply.error(RoundhouseError())
 
     async def _live(self, receive: Receive, send: Send) -> None:
@@ -98,10 +104,12 @@ class RouterApp:
             check_key(headers, self._keys)
             await self.directory.first_look()
         if path in {*OPEN_PATHS, "/-/models", MODELS} or path.startswith(MODELS + "/"):
+            reply.account.informs(path)
             if method not in {"GET", "HEAD"}:
                 raise MethodNotAllowed("This URL takes GET requests only.", allow="GET")
             await self._inform(path, reply)
         elif path.startswith("/v1/"):
+            reply.account.asks(path)
             if method != "POST":
                 raise MethodNotAllowed("This URL takes POST requests only.", allow="POST")
             await self._answer(scope, receive, reply, booking)
@@ -152,7 +160,7 @@ class RouterApp:
                 async with asyncio.timeout(settings.request_timeout_s):
                     answer = await self._dispatch.open(
                         request,
-                        reply.request_id,
+                        reply.account,
                         settings,
                         partial(reply.comment, "warming") if request.streamed else None,
                     )
@@ -166,6 +174,7 @@ class RouterApp:
         head = answer.head
         labels = self.metrics.labels(answer.model, answer.application)
         booking.answered(labels, head.status, answer.after)
+        reply.account.answered(answer.model, answer.application, answer.streamed)
         headers = [("content-type", head.content_type), ("x-served-by", answer.model)]
         if reply.started and not (answer.streamed and answer.good):
             await reply.event(answer.first)
@@ -185,6 +194,7 @@ class RouterApp:
             await reply.whole(head.status, [*headers, *head.headers], answer.first)
         if answer.tail is not None:
             booking.used(answer.tail)
+            reply.account.costs(answer.tail)
 
 
 @asynccontextmanager

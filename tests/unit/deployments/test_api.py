@@ -66,6 +66,7 @@ async def test_what_goes_up(backend: ApiBackend, upstream: Upstream) -> None:
         "content-type": "application/json",
         "user-agent": "roundhouse",
         "x-client-request-id": "request-1",
+        "x-request-id": "request-1",
     }
 
 

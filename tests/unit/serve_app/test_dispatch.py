@@ -19,6 +19,7 @@ from deployments.errors import (
 )
 from deployments.exchange import EVENT_STREAM, Exchange, Head, Item, Tail
 from deployments.testing import EchoBackend
+from serve_app.account import Account
 from serve_app.config import RouterSettings
 from serve_app.directory import Application, Directory
 from serve_app.dispatch import Answer, Dispatch
@@ -78,7 +79,9 @@ async def cluster(upstream: Upstream) -> AsyncIterator[LocalCluster]:
 async def opened(cluster: LocalCluster, request: Request, **settings: Any) -> Answer:
     directory = Directory(cluster)
     await directory.refresh()
-    return await Dispatch(cluster, directory).open(request, "id-1", RouterSettings(**settings))
+    return await Dispatch(cluster, directory).open(
+        request, Account("id-1", "POST", 1), RouterSettings(**settings)
+    )
 
 
 def asking(text: str = "hello", model: str = "demo", **more: Any) -> Request:
