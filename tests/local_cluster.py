@@ -10,6 +10,7 @@ import uvicorn
 from deployments.errors import RoundhouseError
 from deployments.exchange import Backend, Exchange, Item, ModelCard
 from deployments.progress import Progress
+from serve_app.answering import told
 from serve_app.directory import Application
 from serve_app.router import RouterApp
 from tests.polling import until
@@ -57,9 +58,8 @@ class LocalCluster:
     ) -> AsyncGenerator[Item, None]:
         self.exchanges.append((application.name, request))
         try:
-            async with contextlib.aclosing(
-                self.backends[application.name].exchange(request)
-            ) as items:
+            backend = self.backends[application.name]
+            async with contextlib.aclosing(told(backend, request)) as items:
                 async for item in items:
                     yield item
         except RoundhouseError:

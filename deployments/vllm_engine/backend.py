@@ -18,6 +18,7 @@ from deployments.errors import BackendUnavailable, ModelNotFound, StartError
 from deployments.exchange import Exchange, Head, Item, ModelCard, Tail
 from deployments.load import Load
 from deployments.progress import Progress, Report, unreported
+from deployments.spans import TraceHeaders
 from deployments.vllm_engine.args import computes_on_cpu, server_args
 from deployments.vllm_engine.cores import EngineCores
 from deployments.vllm_engine.errors import error_from_answer
@@ -93,7 +94,8 @@ class VLLMBackend:
         usage = Usage()
         usage_of_exchange.set(usage)
         path_of_exchange.set(request.path)
-        call = AppCall(request.path, self._body(request, model), request.request_id)
+        body = self._body(request, model)
+        call = AppCall(request.path, body, request.request_id, self._trace(request))
         answer = call.answer(self._app, _raise_error_event)
         try:
             async for item in answer:
@@ -103,6 +105,10 @@ class VLLMBackend:
         finally:
             await answer.aclose()
         yield Tail(usage.prompt_tokens, usage.completion_tokens)
+
+    def _trace(self, request: Exchange) -> TraceHeaders:
+        """For vLLM's own spans, which are below ours if it makes any."""
+        return request.trace if "otlp_traces_endpoint" in self._config.engine_options else ()
 
     def _model(self, asked: str) -> str:
         """vLLM's name of what is asked for. Raises: ModelNotFound for an adapter that is gone."""

@@ -1,0 +1,202 @@
+"""JSON logs and traces of a real Serve instance: the router, an echo, and an API."""
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from tests.integration.conftest import echo_application
+from tests.integration.instance import Instance, shipped_config
+from tests.otlp_collector import Collector, Span, collecting
+from tests.plain_http import CHAT, Answered, chat, post
+from tests.polling import until
+from tests.upstream import Upstream
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+KEY = "sk-canary-of-the-operator"
+CANARIES = (KEY, "canary-prompt", "canary-model", "sk-canary-of-a-client")
+CLIENTS_SPAN = "00f067aa0ba902b7"
+LIMIT_S = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """The instance under test, and where what it says arrives."""
+
+    instance: Instance
+    upstream: Upstream
+    collector: Collector
+
+    @property
+    def logs(self) -> Path:
+        """Where Ray and Serve keep every log of the run."""
+        for process in self.instance.processes():
+            for argument in process.info["cmdline"] or ():
+                if found := re.fullmatch(r"--(?:session-dir|log-dir)=(.*?)(?:/logs)?", argument):
+                    return Path(found[1]) / "logs"
+        raise AssertionError("no process says where the session is")
+
+    def lines(self, request_id: str) -> list[dict[str, Any]]:
+        """Every line with that id in the replicas' logs, all of them JSON."""
+        texts = [f.read_text() for f in (self.logs / "serve").glob("replica_*.log")]
+        lines = [json.loads(line) for text in texts for line in text.splitlines()]
+        return [line for line in lines if line.get("request_id") == request_id]
+
+    def ask(self, request_id: str, trace_id: str, body: Any) -> Any:
+        headers = {
+            "x-request-id": request_id,
+            "traceparent": f"00-{trace_id}-{CLIENTS_SPAN}-01",
+            "tracestate": "vendor=1",
+            "authorization": "Bearer sk-canary-of-a-client",
+        }
+        return post(self.instance.url + CHAT, body, headers)
+
+
+def config(collector: Collector) -> dict[str, Any]:
+    """The shipped file with JSON and traces, and only what is cheap of its models."""
+    found = shipped_config()
+    router, *_, api = found["applications"]
+    router["deployments"][0]["user_config"] = {"fallbacks": {"echo": ["gpt-4"]}}
+    found["applications"] = [router, echo_application("echo"), api]
+    found["logging_config"]["encoding"] = "JSON"
+    found["tracing_config"] = {
+        "enabled": True,
+        "exporter_import_path": "serve_app.tracing:exporter",
+        "sampling_ratio": 1.0,
+    }
+    return found
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def observed(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Observed]:
+    with collecting() as collector:
+        async with Upstream() as upstream:
+            environment = {
+                "OPENAI_BASE_URL": upstream.url,
+                "OPENAI_API_KEY": KEY,
+                "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
+                "OTEL_BSP_SCHEDULE_DELAY": "200",
+            }
+            folder = tmp_path_factory.mktemp("observed")
+            instance = Instance(folder, config(collector), environment)
+            try:
+                await asyncio.to_thread(instance.start)
+                yield Observed(instance, upstream, collector)
+            finally:
+                await asyncio.to_thread(instance.stop)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def streamed(observed: Observed) -> Answered:
+    """A stream of the upstream's, asked for by way of a model that fails."""
+    body = chat("[[fail]] canary-prompt", "echo", stream=True)
+    answer: Answered = await observed.ask("id-1", "a" * 32, body)
+    assert (answer.status, answer.headers["x-served-by"]) == (200, "gpt-4")
+    return answer
+
+
+async def test_one_trace(observed: Observed, streamed: Answered) -> None:
+    """The client's trace goes on through router and backend to the upstream, each the parent of
+    the next, with what the conventions for generative AI ask for."""
+    await until(lambda: {"POST " + CHAT, "chat gpt-4"} <= set(observed.collector.of("a" * 32)), 30)
+    spans = observed.collector.of("a" * 32)
+    router, backend, call = spans["POST " + CHAT], spans["chat gpt-4"], spans["chat gpt-5.6-sol"]
+    parents = {span.span_id: span.parent_id for span in spans.values()}
+    assert _ancestor(router, parents) == CLIENTS_SPAN
+    assert backend.parent_id == router.span_id
+    assert call.parent_id == backend.span_id
+    assert {span.service for span in spans.values()} == {"roundhouse"}
+    expected = {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.usage.input_tokens": 5,
+        "gen_ai.usage.output_tokens": 2,
+    }
+    for span in (router, backend, call):
+        assert {name: span.attributes[name] for name in expected} == expected
+        assert not span.failed
+    assert router.attributes["gen_ai.request.model"] == "echo"
+    assert router.attributes["gen_ai.response.model"] == "gpt-4"
+    assert router.attributes["roundhouse.request_id"] == "id-1"
+    assert 0 < router.attributes["gen_ai.response.time_to_first_chunk"] < LIMIT_S
+    assert call.attributes["server.port"] == int(observed.upstream.url.split(":")[2].split("/")[0])
+    assert [name for name, _ in router.events] == [
+        "roundhouse.attempt",
+        "roundhouse.attempt_failed",
+        "roundhouse.attempt",
+        "gen_ai.first_token",
+    ]
+    assert spans["chat echo"].failed
+
+
+def _ancestor(span: Span, parents: dict[str, str]) -> str:
+    """The nearest parent that is not of this trace's own spans."""
+    parent = span.parent_id
+    while parent in parents:
+        parent = parents[parent]
+    return parent
+
+
+async def test_the_upstream_is_told(observed: Observed, streamed: Answered) -> None:
+    """The upstream can log the same id, and go on with the same trace."""
+    received = observed.upstream.received[0].headers
+    assert received["x-request-id"] == received["x-client-request-id"] == "id-1"
+    await until(lambda: "chat gpt-5.6-sol" in observed.collector.of("a" * 32), 30)
+    call = observed.collector.of("a" * 32)["chat gpt-5.6-sol"]
+    assert received["traceparent"] == f"00-{'a' * 32}-{call.span_id}-01"
+    assert received["tracestate"] == "vendor=1"
+
+
+async def test_json_lines(observed: Observed, streamed: Answered) -> None:
+    """The request can be followed by its id through every hop, in lines of JSON with who, where,
+    how it ended, how long it took and what it cost."""
+    await until(lambda: len(observed.lines("id-1")) >= 3, LIMIT_S)
+    lines = {line["application"]: line for line in observed.lines("id-1")}
+    assert set(lines) == {"router", "echo", "api"}
+    for line in lines.values():
+        assert line["asctime"]
+        assert line["timestamp_ns"]
+        assert line["levelname"]
+        assert line["node_id"]
+        assert line["replica"]
+        assert line["duration_s"] > 0
+        assert line["model"] == ("gpt-4" if line["application"] == "api" else "echo")
+    assert lines["router"]["served_by"] == "gpt-4"
+    assert lines["router"]["attempts"] == 2
+    assert lines["echo"]["error"] == "model_unavailable"
+    assert lines["api"]["completion_tokens"] == lines["router"]["completion_tokens"] == 2
+    assert len({line["node_id"] for line in lines.values()}) == 1
+
+
+async def test_what_is_not_sampled(observed: Observed, streamed: Answered) -> None:
+    """A client that traces but does not record this request gets no spans."""
+    await until(lambda: "chat gpt-4" in observed.collector.of("a" * 32), LIMIT_S)
+    headers = {"traceparent": f"00-{'b' * 32}-{CLIENTS_SPAN}-00"}
+    await post(observed.instance.url + CHAT, chat("x", "gpt-4"), headers)
+    assert "traceparent" not in observed.upstream.received[-1].headers
+    await observed.ask("id-2", "c" * 32, chat("x", "echo"))
+    await until(lambda: "POST " + CHAT in observed.collector.of("c" * 32), LIMIT_S)
+    assert observed.collector.of("b" * 32) == {}
+
+
+async def test_no_secret_anywhere(observed: Observed, streamed: Answered) -> None:
+    """Neither a key nor what clients wrote is in any log file of the run, or in a span, whatever
+    goes wrong."""
+    for text in ("canary-prompt [[crash]]", "canary-prompt [[overload]]", "canary-prompt"):
+        await observed.ask("id-3", "d" * 32, chat(text, "echo"))
+    await observed.ask("id-3", "d" * 32, chat("x", "canary-model"))
+    await observed.ask("id-3", "d" * 32, b'{"model": "echo", "messages": ["canary-prompt"')
+    await until(lambda: len(observed.lines("id-3")) >= 8, LIMIT_S)
+    files = [f for f in observed.logs.rglob("*") if f.is_file()]
+    assert len(files) > 10
+    texts = {str(f): f.read_text(errors="replace") for f in files}
+    texts["stderr"] = observed.instance.log
+    texts["spans"] = repr(observed.collector.spans)
+    found = [(name, word) for name, text in texts.items() for word in CANARIES if word in text]
+    assert found == []
