@@ -17,6 +17,7 @@ Attributes = Mapping[str, str | bool | int | float]
 Kind = Literal["server", "client"]
 
 SCOPE = "roundhouse"
+FLUSH_TIMEOUT_MS = 3000
 # The names of https://opentelemetry.io/docs/specs/semconv/gen-ai/ for what a path asks for.
 OPERATIONS = {
     "/v1/chat/completions": "chat",
@@ -112,8 +113,15 @@ def turn_off() -> None:
     _Tracing.tracer = None
 
 
-def is_on() -> bool:
-    return _Tracing.tracer is not None
+def flush() -> None:
+    """Sends what has not been sent yet; before the process ends. Blocks, for seconds at most."""
+    if _Tracing.tracer is None:
+        return
+    from opentelemetry import trace
+
+    provider = trace.get_tracer_provider()
+    if hasattr(provider, "force_flush"):
+        provider.force_flush(FLUSH_TIMEOUT_MS)
 
 
 def begin(name: str, kind: Kind, parent: TraceHeaders, attributes: Attributes) -> Span:

@@ -136,7 +136,7 @@ class Account:
         if status >= 500 or (status < 400 and "error" in self._facts):  # 4xx: the client's
             self.span.fail(str(self._facts.get("error") or status))
         self.span.end()
-        if self._path in PROBES and status < 500:
+        if self._path in PROBES:  # asked all the time; `/-/models` has the reason
             return
         if self.logged or (status >= 500 and self._share > 0):
             self._log(status)
@@ -155,15 +155,24 @@ class Account:
         if self._held_s:
             facts["held_s"] = round(self._held_s, 6)
         level = logging.WARNING if status >= 500 else logging.INFO
-        logger.log(level, "%s", sentence(facts), extra=facts)
+        logger.log(level, "%s", Sentence(facts), extra=facts)
 
 
-def sentence(facts: dict[str, Any]) -> str:
-    """The facts of an account for people: those that every line has without their names."""
-    told = [str(facts[name] or "-") for name in ("method", "path", "status") if name in facts]
-    told.append(f"{facts['duration_s'] * 1000:.1f}ms")
-    told += [f"{name}={value}" for name, value in facts.items() if name not in UNNAMED]
-    return " ".join(told)
+class Sentence:
+    """The facts of an account for people, those that every line has without their names: put
+    together when the line is written, which is not while a request waits."""
+
+    __slots__ = ("_facts",)
+
+    def __init__(self, facts: dict[str, Any]) -> None:
+        self._facts = facts
+
+    def __str__(self) -> str:
+        facts = self._facts
+        told = [str(facts[name] or "-") for name in ("method", "path", "status") if name in facts]
+        told.append(f"{facts['duration_s'] * 1000:.1f}ms")
+        told += [f"{name}={value}" for name, value in facts.items() if name not in UNNAMED]
+        return " ".join(told)
 
 
 def _where(model: str, application: Application) -> spans.Attributes:

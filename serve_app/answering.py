@@ -12,7 +12,7 @@ from deployments import spans
 from deployments.current_request import request_id as current_request
 from deployments.errors import RoundhouseError
 from deployments.exchange import EVENT_STREAM, Backend, Exchange, Head, Item, Tail
-from serve_app.account import CLIENT_GONE, sentence
+from serve_app.account import CLIENT_GONE, Sentence
 
 logger = logging.getLogger("roundhouse.access")
 
@@ -105,4 +105,4 @@ class _Telling:
         failed = facts["status"] >= 500
         if self._logged or failed:
             level = logging.WARNING if failed else logging.INFO
-            logger.log(level, "%s", sentence(facts), extra=facts)
+            logger.log(level, "%s", Sentence(facts), extra=facts)

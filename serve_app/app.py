@@ -3,6 +3,7 @@
 The only place where a backend class becomes a Serve deployment.
 """
 
+import asyncio
 import os
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -12,7 +13,7 @@ from ray import serve
 from ray.serve import Application, Deployment
 from starlette.types import ASGIApp
 
-from deployments import backends
+from deployments import backends, spans
 from deployments.config import BackendConfig
 from deployments.errors import RoundhouseError
 from deployments.exchange import EVENT_STREAM, Exchange, Head, Item, ModelCard
@@ -194,6 +195,7 @@ class Model:
         ended; the others do here."""
         await self._membership.leave()
         await self._backend.stop()
+        await asyncio.to_thread(spans.flush)
 
 
 async def bundles(items: AsyncGenerator[Item, None]) -> AsyncGenerator[Sequence[Item], None]:

@@ -39,7 +39,7 @@ def identity() -> dict[str, Any]:
     replica = serve.get_replica_context()
     return {
         "application": replica.app_name,
-        "deployment": replica.deployment,
+        "deployment": f"{replica.app_name}_{replica.deployment}",
         "replica": replica.replica_id.unique_id,
         "node_id": ray.get_runtime_context().get_node_id(),
         "component_name": "replica",
@@ -64,7 +64,7 @@ class ToServe(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         # Serve would add what it knows of the request that it took last in this task, which may
         # be another: a task lives on after the request that it was made in.
-        vars(record).update(self._identity, skip_context_filter=True)
+        vars(record).update(self._identity, logger=record.name, skip_context_filter=True)
         if "request_id" not in vars(record) and (current := request_id.get()):
             record.request_id = current
         _leave_out_texts(record)
@@ -75,8 +75,9 @@ class ToServe(logging.Handler):
 
     def _tell(self, record: logging.LogRecord) -> None:
         """On stderr, unless Serve itself has."""
-        shown = any(type(handler) is logging.StreamHandler for handler in self._serve.handlers)
-        if record.name != ACCESS and not shown:
+        if record.name == ACCESS:
+            return
+        if not any(type(handler) is logging.StreamHandler for handler in self._serve.handlers):
             self._stderr.setFormatter(_json_formatter(self._serve) or TEXT)
             self._stderr.handle(record)
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from deployments import spans
 from deployments.body import MAX_ECHO_CHARS
 from deployments.errors import (
     BackendTimeout,
@@ -95,6 +96,7 @@ class RouterApp:
         await send({"type": "lifespan.startup.complete"})
         await receive()
         self.directory.stop()
+        await asyncio.to_thread(spans.flush)
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _route(self, scope: Scope, receive: Receive, reply: Reply, booking: Booking) -> None:

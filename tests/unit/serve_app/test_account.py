@@ -149,10 +149,15 @@ async def test_no_secret_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     assert [canary for canary in SECRETS if canary in everything] == []
 
 
-async def test_probes_have_no_line(url: str, lines: pytest.LogCaptureFixture) -> None:
-    """What asks every second whether all is well is told only when it is not."""
+async def test_probes_have_no_line(
+    url: str, app: RouterApp, cluster: LocalCluster, lines: pytest.LogCaptureFixture
+) -> None:
+    """Who asks every second whether all is well fills no log, whatever the answer."""
     assert (await request("GET", url + "/health")).status == 200
     assert (await request("GET", url + "/ready")).status == 200
+    cluster.states["demo"] = Application("demo", "echo", "failed", 0.0)
+    await app.directory.refresh()
+    assert (await request("GET", url + "/ready")).status == 503
     await request("GET", url + "/v1/models/demo")
     (router,), _ = hops(lines)
     assert (router["path"], router["status"]) == ("/v1/models/{model}", 200)
