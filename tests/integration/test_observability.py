@@ -59,7 +59,12 @@ class Observed:
         return post(self.instance.url + CHAT, body, headers)
 
 
-def config(collector: Collector) -> dict[str, Any]:
+def models(instance: Instance) -> list[str]:
+    _, body = instance.get("/v1/models")
+    return [model["id"] for model in body["data"]] if body else []
+
+
+def config() -> dict[str, Any]:
     """The shipped file with JSON and traces, and only what is cheap of its models."""
     found = shipped_config()
     router, *_, api = found["applications"]
@@ -85,9 +90,10 @@ async def observed(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Ob
                 "OTEL_BSP_SCHEDULE_DELAY": "200",
             }
             folder = tmp_path_factory.mktemp("observed")
-            instance = Instance(folder, config(collector), environment)
+            instance = Instance(folder, config(), environment)
             try:
                 await asyncio.to_thread(instance.start)
+                await asyncio.to_thread(instance.wait, lambda: "gpt-4" in models(instance))
                 yield Observed(instance, upstream, collector)
             finally:
                 await asyncio.to_thread(instance.stop)
