@@ -61,14 +61,16 @@ PROMPT_TOKENS = Metric(
     "counter",
     "tokens",
     MODEL,
-    "Tokens of prompts, as the backends counted them.",
+    "Tokens of prompts, as the backends counted them; of an API's stream only if its usage was "
+    "asked for.",
 )
 COMPLETION_TOKENS = Metric(
     "roundhouse_completion_tokens_total",
     "counter",
     "tokens",
     MODEL,
-    "Tokens generated, as the backends counted them.",
+    "Tokens generated, as the backends counted them; of an API's stream only if its usage was "
+    "asked for.",
 )
 FALLBACKS = Metric(
     "roundhouse_fallbacks_total",

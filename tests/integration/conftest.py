@@ -37,6 +37,8 @@ def test_config() -> dict[str, Any]:
         "upstream_model": "any",
         "api_key_env": "ROUNDHOUSE_TEST_KEY_THAT_IS_NOT_SET",
     }
+    models = applications["api"]["args"]["models"]
+    models["counted"] = dict(models["gpt-4"])  # for one test alone
     settings = applications["router"]["deployments"][0]["user_config"]
     settings["fallbacks"]["echo"] = ["demo-hf"]
     config["applications"] += [echo_application("echo"), echo_application("echo-too")]
