@@ -30,6 +30,8 @@ ENVIRONMENT = {
     "RAY_SERVE_SLOW_STARTUP_WARNING_S": "3",
     "RAY_SERVE_SLOW_STARTUP_WARNING_PERIOD_S": "3",
 }
+# Its dashboard takes a port all the same; Ray's usual one may be another cluster's.
+HEAD: dict[str, Any] = {"num_cpus": 0, "include_dashboard": False}
 
 
 def cpu_node(num_cpus: int) -> dict[str, Any]:
@@ -106,7 +108,7 @@ def simulated(*nodes: dict[str, Any]) -> Iterator[Simulated]:
         os.environ.update(ENVIRONMENT, RAY_TMPDIR=str(Path(folder)))  # sockets need a short path
         cluster = Cluster()
         try:
-            _add(cluster, {"num_cpus": 0, "include_dashboard": False}, *nodes)
+            _add(cluster, HEAD | {"dashboard_port": free_port()}, *nodes)
             ray.init(cluster.address, namespace="serve", logging_level="error", log_to_driver=False)
             yield Simulated()
         finally:

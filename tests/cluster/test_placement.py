@@ -1,9 +1,15 @@
 """Where Ray and Serve really put replicas, on nodes whose GPUs are only declared."""
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 from ray.util import placement_group_table
 
 from tests.cluster.simulated import Simulated, cpu_node, gpu_node, simulated
@@ -111,6 +117,31 @@ def test_the_others_serve(cluster: Simulated) -> None:
         assert (status, answer["choices"][0]["message"]["content"]) == (200, "Repeat: lantern")
     status, answer = ask(cluster, "demo-hf")
     assert (status, answer["choices"][0]["message"]["content"].strip()) == (200, "lantern")
+
+
+def test_plan_cluster_asks_the_running_cluster(cluster: Simulated, tmp_path: Path) -> None:
+    """Without `--nodes` the plan is for the nodes that there are, and agrees with where Serve has
+    put the replicas and what it could not place."""
+    (tmp_path / "config.yaml").write_text(json.dumps({"applications": APPLICATIONS}))
+    command = [sys.executable, "-m", "serve_app", "plan-cluster", str(tmp_path / "config.yaml")]
+    address = ray.get_runtime_context().gcs_address
+    done = subprocess.run(
+        [*command, "--json"],
+        env={**os.environ, "RAY_ADDRESS": address},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    plan = json.loads(done.stdout)
+    assert done.returncode == 1
+    assert plan["nodes_known"] == f"in the running cluster {address}"
+    kinds = cluster.kinds()
+    rows = {row["application"]: row for row in plan["applications"]}
+    assert {name for name, row in rows.items() if row["why"]} == {"large", "elsewhere"}
+    for name in ("router", "api", "small", "labelled", "wide"):
+        assert {kinds[node] for on in rows[name]["on"] for node in on} == {*cluster.nodes_of(name)}
+    assert rows["large"]["why"] == "asks one node for 8 GPUs; the largest has 5"
 
 
 def ask(cluster: Simulated, model: str) -> tuple[int, Any]:
