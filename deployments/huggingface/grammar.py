@@ -16,11 +16,12 @@ from typing import Any
 
 from deployments.body import MAX_ECHO_CHARS
 from deployments.errors import InvalidRequest, RoundhouseError
+from deployments.huggingface.blanks import MAX_BLANKS, Blanks
+from deployments.huggingface.grammar_tokens import TokenBytes, llguidance_tokenizer
 from deployments.huggingface.vocabulary import Vocabulary
 
 MAX_KEPT_GRAMMARS = 128
-# Any layout of JSON. llguidance 1.7 cannot bound its blanks: `max_tokens` ends a model that would
-# go on with them for ever.
+# Any layout of JSON; see blanks.py for how much of it.
 JSON_OPTIONS = {"whitespace_flexible": True, "lenient": False, "coerce_one_of": False}
 # The model chooses how to spell what is certain to come, as it does elsewhere; forced, each step
 # would call the tokenizer.
@@ -51,12 +52,17 @@ def json_source(schema: Mapping[str, Any], param: str) -> Source:
 
 
 class Matcher:
-    """How far one answer has come in its grammar, which knows tokens below `num_tokens` only."""
+    """How far one answer has come in its grammar, which knows tokens below `num_tokens` only.
+    Where `blanks` are given, no more than `MAX_BLANKS` of them follow each other."""
 
-    def __init__(self, state: Any, num_tokens: int, param: str) -> None:
+    def __init__(
+        self, state: Any, num_tokens: int, param: str, blanks: Blanks | None = None
+    ) -> None:
         self.state = state
         self.num_tokens = num_tokens
         self._param = param
+        self._blanks = blanks
+        self._num_blanks = 0
 
     @property
     def ended(self) -> bool:
@@ -78,6 +84,18 @@ class Matcher:
         if not self.state.validate_tokens([token]) or not self.state.consume_token(token):
             self._check()
             raise RoundhouseError(MATCHED_NOTHING)
+        if self._blanks is not None:
+            self._num_blanks = self._blanks.count(token, self._num_blanks)
+
+    def narrow(self, bits: Any) -> None:
+        """Takes from the mask `(words,)` of what may come next, in place, what is not the
+        grammar's to forbid."""
+        if (
+            self._blanks is not None
+            and self._num_blanks >= MAX_BLANKS
+            and self._blanks.may_be_forbidden(self.state)
+        ):
+            self._blanks.forbid(bits)
 
     def allows(self, token: int) -> bool:
         """Whether a token may come next."""
@@ -99,10 +117,11 @@ class Grammar:
     start: Any
     num_tokens: int
     param: str
+    blanks: Blanks | None = None
 
     def matcher(self) -> Matcher:
         """A matcher at the grammar's beginning."""
-        return Matcher(self.start.deep_copy(), self.num_tokens, self.param)
+        return Matcher(self.start.deep_copy(), self.num_tokens, self.param, self.blanks)
 
 
 class Grammars:
@@ -113,7 +132,9 @@ class Grammars:
     """
 
     def __init__(self, vocabulary: Vocabulary, vocab_size: int, eos_ids: frozenset[int]) -> None:
-        self._tokenizer = _tokenizer(vocabulary, vocab_size, eos_ids)
+        tokens = TokenBytes(vocabulary, vocab_size, eos_ids)
+        self._tokenizer = llguidance_tokenizer(tokens)
+        self._blanks = Blanks(tokens.tokens)
         self._lock = threading.Lock()
         self._kept: OrderedDict[str, Any] = OrderedDict()
 
@@ -135,7 +156,8 @@ class Grammars:
             self._kept.move_to_end(source.lark)
             while len(self._kept) > MAX_KEPT_GRAMMARS:
                 self._kept.popitem(last=False)
-        return Grammar(start, self._tokenizer.vocab_size, source.param)
+        blanks = None if source.free else self._blanks
+        return Grammar(start, self._tokenizer.vocab_size, source.param, blanks)
 
     def _compiled(self, source: Source) -> Any:
         from llguidance import LLMatcher, LLParserLimits
@@ -150,33 +172,6 @@ class Grammars:
                 param=source.param,
             )
         return start
-
-
-class TokenBytes:
-    """A vocabulary in the form that llguidance asks for."""
-
-    bos_token_id = None
-
-    def __init__(self, vocabulary: Vocabulary, vocab_size: int, eos_ids: frozenset[int]) -> None:
-        self.tokens = [vocabulary.token_bytes(token) for token in range(vocab_size)]
-        self.special_token_ids = [i for i in vocabulary.special_ids if i < vocab_size]
-        self.eos_token_ids = [i for i in sorted(eos_ids) if i < vocab_size]
-        if not self.eos_token_ids:  # it insists on one; no logits will ever be there for this
-            self.eos_token_ids = [vocab_size]
-            self.tokens.append(b"")
-        self.eos_token_id = self.eos_token_ids[0]
-
-    def __call__(self, text: bytes | str) -> list[int]:
-        """Would be needed for forced tokens only."""
-        raise NotImplementedError
-
-
-def _tokenizer(vocabulary: Vocabulary, vocab_size: int, eos_ids: frozenset[int]) -> Any:
-    from llguidance import LLTokenizer, TokenizerWrapper
-
-    tokens = TokenBytes(vocabulary, vocab_size, eos_ids)
-    # Slices would make some masks faster, 15 microseconds for 40, and this twice as slow.
-    return LLTokenizer(TokenizerWrapper(tokens), eos_token=tokens.eos_token_ids, slices=[])
 
 
 def _reason(error: str) -> str:

@@ -41,6 +41,8 @@ def _bits(matchers: list[Matcher]) -> Any:
     bits = allocate_token_bitmask(len(matchers), matchers[0].num_tokens)
     states = [(matcher.state, row) for row, matcher in enumerate(matchers)]
     fill_next_token_bitmask_par(_executor(), states, bits)
+    for matcher, row in zip(matchers, bits, strict=True):
+        matcher.narrow(row)
     return bits
 
 

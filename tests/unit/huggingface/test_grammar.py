@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from deployments.errors import InvalidRequest, RoundhouseError
 from deployments.huggingface import grammar as grammars
+from deployments.huggingface.blanks import MAX_BLANKS
 from deployments.huggingface.capacity import Capacity
 from deployments.huggingface.generation import Choice, Sampling, Stopping
 from deployments.huggingface.grammar import Grammars, json_source
@@ -166,6 +167,28 @@ def test_limits_hold_with_a_grammar() -> None:
     assert say('{"abc": 1}', OBJECT, max_tokens=5).deltas[0].finish_reason == "length"
     assert say('{"abc": 1}', OBJECT, strings=("bc",)).deltas[0].text == '{"a'
     assert say("{}", OBJECT, max_tokens=2).deltas[0].finish_reason == "stop"
+
+
+@pytest.mark.parametrize("before", ["{", '{"a":', '{"a": [1', '{"a": {"b": 2},'])
+@pytest.mark.parametrize("blank", ["\n", " "])
+def test_blanks_come_to_an_end(before: str, blank: str) -> None:
+    """A model that would write blanks for ever is stopped after some, and goes on with the JSON."""
+    (delta,) = say(before + 200 * blank, OBJECT, max_tokens=len(before) + MAX_BLANKS + 1).deltas
+    assert delta.text.startswith(before + MAX_BLANKS * blank)
+    assert delta.text[-1] not in " \t\r\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"' + 200 * " " + 'a": "' + 200 * " " + '"}',  # inside strings
+        json.dumps({"a": [{"b": [1, {"c": []}, True]}] * 3}, indent=12),
+    ],
+)
+def test_layout_is_the_models(text: str) -> None:
+    """Indentation is allowed, and so is any number of blanks inside a string."""
+    (delta,) = say(text, OBJECT, max_tokens=len(text)).deltas
+    assert (delta.text, delta.finish_reason) == (text, "stop")
 
 
 def test_min_tokens_gives_way() -> None:
