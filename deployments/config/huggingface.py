@@ -67,7 +67,7 @@ class HuggingFaceConfig(CheckpointConfig):
         default=256, description="answers that are generated at a time, each choice of `n` one"
     )
     max_queued_requests: PositiveInt = Field(
-        default=256, description="requests that wait for room in the batch; beyond: 429"
+        default=256, description="requests that wait because the batch has no room; beyond: 429"
     )
     tool_call_parser: Literal["auto", "hermes", "llama3_json", "mistral", "none"] = Field(
         default="auto", description="how the model writes tool calls; auto: by its chat template"

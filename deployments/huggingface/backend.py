@@ -169,7 +169,8 @@ class HuggingFaceBackend:
 
 def _run(config: HuggingFaceConfig, report: Report) -> "Running | Embedding":
     """Loads the model and starts its engine. Raises: StartError."""
-    use_huge_pages()
+    if config.memory is None:  # where every byte is planned, none is to be rounded up
+        use_huge_pages()
     folder = hub.folder(config, report)
     enforce(config)
     if task_of(folder, config) == "embed":

@@ -24,7 +24,7 @@ class Capacity:
 
     def check(self, sequences: Iterable[Sequence]) -> None:
         """Raises: ContextTooLong for what would not even fit alone."""
-        longest = max((s.max_context_tokens for s in sequences), default=0)
+        longest = _longest(sequences)
         if longest > self.max_batch_tokens:
             raise ContextTooLong(
                 f"You requested {longest} tokens of prompt and answer together. However, this "
@@ -40,13 +40,30 @@ class Capacity:
 
     def fits(self, running: list[Sequence]) -> bool:
         """Whether these can run together to their ends."""
+        return self._has_room(len(running), _longest(running), {s.adapter for s in running})
+
+    def num_admitted(self, running: list[Sequence], waiting: list[Sequence]) -> int:
+        """How many of those that wait, none overtaking, can run beside those that do."""
+        longest, adapters = _longest(running), {s.adapter for s in running}
+        for count, sequence in enumerate(waiting):
+            longest = max(longest, sequence.max_context_tokens)
+            adapters.add(sequence.adapter)
+            if not self._has_room(len(running) + count + 1, longest, adapters):
+                return count
+        return len(waiting)
+
+    def _has_room(self, num_rows: int, longest: int, adapters: set[str | None]) -> bool:
         return (
-            len(running) <= self.max_sequences
-            and num_batch_tokens(running) <= self.max_batch_tokens
-            and (self.mixes_adapters or len({s.adapter for s in running}) <= 1)
+            num_rows <= self.max_sequences
+            and num_rows * longest <= self.max_batch_tokens
+            and (self.mixes_adapters or len(adapters) <= 1)
         )
 
 
 def num_batch_tokens(running: list[Sequence]) -> int:
     """What is reserved for sequences: as many columns as the longest may need, in each row."""
-    return len(running) * max((s.max_context_tokens for s in running), default=0)
+    return len(running) * _longest(running)
+
+
+def _longest(sequences: Iterable[Sequence]) -> int:
+    return max((s.max_context_tokens for s in sequences), default=0)

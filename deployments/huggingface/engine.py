@@ -3,6 +3,7 @@
 import logging
 import threading
 from collections.abc import Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Optional
 
 import torch
@@ -72,7 +73,8 @@ class Engine:
         """
         sequences = list(sequences)
         self._capacity.check(sequences)
-        self._queue.put(sequences)
+        running = self._scheduler.running if self._scheduler else []
+        self._queue.put(sequences, partial(self._capacity.num_admitted, running))
 
     def cancel(self, sequences: Iterable[Sequence]) -> None:
         """Frees what the sequences hold: waiting ones never start, running ones are gone at the

@@ -8,6 +8,13 @@ from deployments.errors import BackendOverloaded, BackendUnavailable
 from deployments.huggingface.pace import Pace
 from deployments.huggingface.sequence import Sequence
 
+NumAdmitted = Callable[[list[Sequence]], int]
+
+
+def none(_: list[Sequence]) -> int:
+    """All of them wait."""
+    return 0
+
 
 class Queue:
     """Filled by callers, emptied by the engine's thread. All methods may be called from any."""
@@ -24,8 +31,9 @@ class Queue:
         with self._changed:
             return sum(map(len, self._requests))
 
-    def put(self, sequences: Iterable[Sequence]) -> None:
-        """Puts the sequences of one request at the end.
+    def put(self, sequences: Iterable[Sequence], num_admitted: NumAdmitted = none) -> None:
+        """Puts the sequences of one request at the end. `num_admitted` says how many of those that
+        are here, in their order, the next steps take: they do not count as waiting.
 
         Raises: BackendOverloaded, with the time in which those that wait now will have begun;
         BackendUnavailable once closed.
@@ -33,7 +41,7 @@ class Queue:
         with self._changed:
             if self._closed is not None:
                 raise BackendUnavailable(self._closed.message)
-            if len(self._requests) >= self._max_requests:
+            if self._is_full(num_admitted):
                 raise BackendOverloaded(
                     f"The model's queue is full: {self._max_requests} requests are waiting. "
                     "Please try again later.",
@@ -41,6 +49,16 @@ class Queue:
                 )
             self._requests.append(deque(sequences))
             self._changed.notify()
+
+    def _is_full(self, num_admitted: NumAdmitted) -> bool:
+        if len(self._requests) < self._max_requests:
+            return False
+        left = num_admitted([sequence for request in self._requests for sequence in request])
+        num_waiting = len(self._requests)
+        for request in self._requests:
+            left -= len(request)
+            num_waiting -= left >= 0
+        return num_waiting >= self._max_requests
 
     def put_back(self, sequences: Iterable[Sequence]) -> None:
         """Puts sequences that have been taken at the front, each for itself."""

@@ -35,6 +35,9 @@ class SteppedModel:
     def _supports_logits_to_keep(self) -> bool:
         return False
 
+    def get_output_embeddings(self) -> None:
+        """It has none."""
+
     def __call__(self, **inputs: Any) -> Any:
         return self.forward(**inputs)
 

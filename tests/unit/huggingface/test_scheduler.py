@@ -1,4 +1,5 @@
 import inspect
+from functools import partial
 from typing import Any
 
 import pytest
@@ -312,6 +313,22 @@ def test_a_full_queue_says_when_to_come_back() -> None:
         queue.put([Asked((4,), 1)])
     assert full.value.retry_after_s
     assert len(queue) == 3
+
+
+def test_room_in_the_batch_is_no_queue() -> None:
+    """A burst is refused only beyond what the batch has room for and what may wait besides."""
+    capacity = Capacity(max_batch_tokens=40, max_sequences=4)
+    queue, admitted = Queue(2), partial(capacity.num_admitted, [Asked((1,) * 5, 5)])
+    queue.put([Asked((1,), 9), Asked((2,), 9)], admitted)
+    queue.put([Asked((3,), 9)], admitted)
+    queue.put([Asked((4,), 1)], admitted)  # waits: no slot is left
+    queue.put([Asked((5,), 1)], admitted)
+    with pytest.raises(BackendOverloaded):
+        queue.put([Asked((6,), 1)], admitted)
+    assert len(queue) == 5
+    wide = partial(capacity.num_admitted, [Asked((1,) * 20, 20)])
+    with pytest.raises(BackendOverloaded):  # of slots there are, of columns not
+        queue.put([Asked((6,), 1)], wide)
 
 
 def test_what_can_never_fit_is_refused() -> None:
