@@ -8,13 +8,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 from transformers import PreTrainedTokenizerFast as FastTokenizer
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from deployments.huggingface.vocabulary import BYTE_OF_CHAR
+from tests import tiny_models
 
 SPECIAL = (
     "<|endoftext|>",
@@ -31,14 +27,9 @@ FIRST_BYTE = 16  # beyond the twelve that falcon stops at
 VOCAB_SIZE = 320  # also the width of the reciter, which needs as many and whole heads for vLLM
 CONTEXT = 1024
 
-SMALL = {
+SMALL = tiny_models.SMALL | {
     "vocab_size": VOCAB_SIZE,
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 48,
     "max_position_embeddings": CONTEXT,
-    "initializer_range": 0.5,
     "pad_token_id": None,
 }
 # By the class of the real model: its kind in transformers, and what that calls differently.
@@ -55,22 +46,16 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def tokenizer(eos: str) -> Any:
-    vocab = {char: FIRST_BYTE + byte for char, byte in BYTE_OF_CHAR.items()}
-    vocab |= {token: n for n, token in enumerate(SPECIAL)}
-    core = Tokenizer(models.BPE(vocab=vocab, merges=[]))
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    core.decoder = decoders.ByteLevel()
-    core.add_special_tokens(list(SPECIAL))
+    core = tiny_models.byte_level(SPECIAL, FIRST_BYTE)
     return FastTokenizer(tokenizer_object=core, bos_token="<s>", eos_token=eos)
 
 
 def save_random(architecture: str, folder: Path) -> Path:
     """A model of this class with random weights, large enough ones for varied text."""
-    torch.manual_seed(5)
     kind, other = ARCHITECTURES[architecture]
-    model = AutoModelForCausalLM.from_config(CONFIG_MAPPING[kind](**SMALL | other))
+    model = tiny_models.random_model(kind, seed=5, **SMALL | other)
     assert type(model).__name__ == architecture
-    return _save(model.to(torch.float32), folder, "</s>")
+    return _save(model, folder, "</s>")
 
 
 def save_reciter(folder: Path, start: str, text: str) -> Path:
@@ -83,24 +68,10 @@ def save_reciter(folder: Path, start: str, text: str) -> Path:
     following = dict(pairwise(steps))
     if any(following[token] != after for token, after in pairwise(steps)):
         raise ValueError(text)
-    model = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=VOCAB_SIZE,
-            hidden_size=VOCAB_SIZE,
-            num_hidden_layers=1,
-            num_attention_heads=5,
-            intermediate_size=32,
-            max_position_embeddings=CONTEXT,
-            pad_token_id=None,
-        )
+    sizes = {"num_attention_heads": 5, "intermediate_size": 32, "pad_token_id": None}
+    model = tiny_models.reciter(
+        following, vocab_size=VOCAB_SIZE, max_position_embeddings=CONTEXT, **sizes
     )
-    with torch.no_grad():
-        for name in ("self_attn.o_proj", "mlp.down_proj"):  # leaves the embeddings as they are
-            model.model.layers[0].get_submodule(name).weight.zero_()
-        model.model.embed_tokens.weight.copy_(torch.eye(VOCAB_SIZE))
-        model.lm_head.weight.zero_()
-        for token, after in following.items():
-            model.lm_head.weight[after, token] = 1.0
     return _save(model, folder, "<|endoftext|>")
 
 
@@ -108,6 +79,4 @@ def _save(model: Any, folder: Path, eos: str) -> Path:
     words = tokenizer(eos)
     for config in (model.config, model.generation_config):
         config.bos_token_id, config.eos_token_id = words.bos_token_id, words.eos_token_id
-    model.save_pretrained(folder)
-    words.save_pretrained(folder)
-    return folder
+    return tiny_models.save(model, words, folder)

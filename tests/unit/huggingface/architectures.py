@@ -3,20 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import AutoModelForCausalLM
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from tests import tiny_models
 
-from .models import EOS, VOCAB_SIZE, byte_tokenizer
+from . import models
+from .models import EOS, VOCAB_SIZE
 
-SMALL = {
+SMALL = tiny_models.SMALL | {
     "vocab_size": VOCAB_SIZE,
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 48,
     "max_position_embeddings": 128,
-    "initializer_range": 0.5,
     "bos_token_id": EOS,
     "eos_token_id": EOS,
     "pad_token_id": None,
@@ -49,14 +43,13 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-def random_model(kind: str) -> Any:
-    torch.manual_seed(3)
-    config = CONFIG_MAPPING[kind.partition("-")[0]](**SMALL | KINDS[kind])
-    return AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+def random_model(kind: str, **more: Any) -> Any:
+    """A model of a kind; `more` goes before what the kind has."""
+    return tiny_models.random_model(kind, **SMALL | KINDS[kind] | more)
 
 
-def save(kind: str, folder: Path) -> Any:
-    model = random_model(kind)
-    model.save_pretrained(folder)
-    byte_tokenizer().save_pretrained(folder)
+def save(kind: str, folder: Path, **more: Any) -> Any:
+    """The same as a checkpoint; returns the model."""
+    model = random_model(kind, **more)
+    models.save(model, folder)
     return model

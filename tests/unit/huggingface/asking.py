@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from deployments.config import HuggingFaceConfig
 from deployments.exchange import Exchange, Head, Tail
 from deployments.huggingface.backend import HuggingFaceBackend
 
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
+EMBEDDINGS = "/v1/embeddings"
 RECITED = "Hi, y\u00f6u\U0001f642STP"  # by the reciter, to any chat
 
 
@@ -52,6 +55,13 @@ async def ask(backend: HuggingFaceBackend, path: str, **body: Any) -> Got:
     assert isinstance(head, Head)
     assert isinstance(tail, Tail)
     return Got(head, pieces, tail)
+
+
+async def embedded(backend: HuggingFaceBackend, inputs: Any, **fields: Any) -> torch.Tensor:
+    """The vectors of inputs, in their order."""
+    got = await ask(backend, EMBEDDINGS, input=inputs, **fields)
+    assert [item["index"] for item in got.body["data"]] == list(range(len(got.body["data"])))
+    return torch.tensor([item["embedding"] for item in got.body["data"]])
 
 
 @asynccontextmanager

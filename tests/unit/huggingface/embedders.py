@@ -7,21 +7,16 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Dense, Normalize, Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from tokenizers import processors
 from transformers import AutoModel, PreTrainedTokenizerFast
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from deployments.huggingface.vocabulary import BYTE_OF_CHAR
+from tests import tiny_models
 
+TEXTS = ["Hello there", "a", "a longer text with several words in it, to be padded", "x" * 90]
 PAD, CLS, SEP, VOCAB_SIZE = 256, 257, 258, 264
-SMALL = {
+SMALL = tiny_models.SMALL | {
     "vocab_size": VOCAB_SIZE,
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 48,
     "max_position_embeddings": 130,
-    "initializer_range": 0.5,
     "pad_token_id": PAD,
 }
 TRANSFORMER_OPTIONS = ("max_seq_length", "do_lower_case")
@@ -38,10 +33,7 @@ KINDS: dict[str, dict[str, Any]] = {
 
 def tokenizer() -> PreTrainedTokenizerFast:
     """Bytes, between a first and a last token as BERT has them."""
-    core = Tokenizer(models.BPE(vocab=dict(BYTE_OF_CHAR), merges=[]))
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    core.decoder = decoders.ByteLevel()
-    core.add_special_tokens(["[PAD]", "[CLS]", "[SEP]"])
+    core = tiny_models.byte_level(["[PAD]", "[CLS]", "[SEP]"])
     core.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", CLS), ("[SEP]", SEP)]
     )
@@ -53,10 +45,9 @@ def tokenizer() -> PreTrainedTokenizerFast:
 def save_bare(kind: str, folder: Path) -> Path:
     """The model as transformers saves it."""
     torch.manual_seed(5)
-    config = CONFIG_MAPPING[kind](**SMALL | KINDS[kind])
-    AutoModel.from_config(config, dtype=torch.float32).save_pretrained(folder)
-    tokenizer().save_pretrained(folder)
-    return folder
+    config = tiny_models.config_of(kind, **SMALL | KINDS[kind])
+    model = AutoModel.from_config(config, dtype=torch.float32)
+    return tiny_models.save(model, tokenizer(), folder)
 
 
 def save_embedder(

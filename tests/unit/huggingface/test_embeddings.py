@@ -29,11 +29,12 @@ from deployments.huggingface.backend import HuggingFaceBackend
 from serve_app.router import RouterApp
 from tests.local_cluster import LocalCluster, serving
 
-from .asking import CHAT, ask, configured, started
+from .asking import CHAT, EMBEDDINGS, ask, configured, embedded, started
 from .embedders import (
     CLS,
     KINDS,
     SEP,
+    TEXTS,
     VOCAB_SIZE,
     dense,
     normalize,
@@ -43,8 +44,6 @@ from .embedders import (
     tokenizer,
 )
 
-EMBEDDINGS = "/v1/embeddings"
-TEXTS = ["Hello there", "a", "a longer text with several words in it, to be padded", "x" * 90]
 # Of values around one: rounding in float32, which differs with the shapes of what is multiplied.
 TOLERANCE = 1e-5
 
@@ -53,12 +52,6 @@ pytestmark = [
     # the tiny vocabulary does not have.
     pytest.mark.filterwarnings("ignore"),
 ]
-
-
-async def embedded(backend: HuggingFaceBackend, inputs: Any, **fields: Any) -> torch.Tensor:
-    got = await ask(backend, EMBEDDINGS, input=inputs, **fields)
-    assert [item["index"] for item in got.body["data"]] == list(range(len(got.body["data"])))
-    return torch.tensor([item["embedding"] for item in got.body["data"]])
 
 
 def same(one: torch.Tensor, other: torch.Tensor) -> bool:

@@ -6,9 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from bitsandbytes.nn import Linear8bitLt
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from deployments.errors import StartError
 from deployments.huggingface import (
@@ -25,7 +23,7 @@ from deployments.placement.source import from_folder
 from deployments.placement.workload import Workload
 
 from .asking import COMPLETIONS, ask, configured, started
-from .models import EOS, VOCAB_SIZE, byte_tokenizer
+from .models import save_large
 
 WORKLOAD = Workload(batch=2, context=64)
 ASKED: Mapping[str, Any] = {"batch": 2, "context": 64}
@@ -36,21 +34,7 @@ SPARE_BYTES = 20 * 2**20
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint with 94 MB of weights in ten layers."""
-    folder = tmp_path_factory.mktemp("large")
-    torch.manual_seed(5)
-    config = LlamaConfig(
-        vocab_size=VOCAB_SIZE,
-        hidden_size=384,
-        intermediate_size=1536,
-        num_hidden_layers=10,
-        num_attention_heads=4,
-        max_position_embeddings=256,
-        bos_token_id=EOS,
-        eos_token_id=EOS,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    byte_tokenizer().save_pretrained(folder)
-    return folder
+    return save_large(tmp_path_factory.mktemp("large"))
 
 
 @pytest.fixture(scope="module")

@@ -3,18 +3,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from torch import nn
-from transformers import AutoModelForCausalLM
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from deployments import backends
 from deployments.errors import StartError
 from deployments.huggingface.loader import load
 
-from .architectures import KINDS, SMALL
+from . import architectures
 from .asking import CHAT, ask, configured
-from .models import byte_tokenizer
 
 DEMO = "package:demo/model"
 LAYERS = {"int8": "Linear8bitLt", "nf4": "Linear4bit"}
@@ -23,10 +19,7 @@ WIDE = {"hidden_size": 64, "intermediate_size": 128, "n_embd": 64, "initializer_
 
 def save(kind: str, folder: Path) -> Path:
     """A model wide enough for blocks of 64 weights."""
-    torch.manual_seed(3)
-    config = CONFIG_MAPPING[kind](**SMALL | KINDS[kind] | WIDE)
-    AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(folder)
-    byte_tokenizer().save_pretrained(folder)
+    architectures.save(kind, folder, **WIDE)
     return folder
 
 
@@ -76,8 +69,6 @@ def test_the_weights_take_less_memory() -> None:
 
 def test_a_model_of_which_nothing_was_converted_is_refused(tmp_path: Path) -> None:
     """`quantization` that had no effect is an error, with the layers that were found."""
-    config = CONFIG_MAPPING["llama"](**SMALL | {"num_hidden_layers": 0})
-    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
-    byte_tokenizer().save_pretrained(tmp_path)
+    architectures.save("llama", tmp_path, num_hidden_layers=0)
     with pytest.raises(StartError, match=r"converted no layer of LlamaForCausalLM.*: 1 Linear"):
         load(configured(tmp_path, quantization="int8"))

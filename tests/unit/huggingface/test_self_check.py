@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, LlamaForCausalLM
+from transformers import LlamaForCausalLM
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from deployments.config import HuggingFaceConfig
@@ -12,6 +12,7 @@ from deployments.huggingface.decoder import Decoder
 from deployments.huggingface.measure import measure
 from deployments.huggingface.plan import Limits, TextModel
 from deployments.huggingface.self_check import settle
+from tests import tiny_models
 
 from .architectures import KINDS, SMALL, random_model
 from .models import EOS, VOCAB_SIZE
@@ -75,7 +76,8 @@ def test_what_cannot_be_batched_is_served_one_at_a_time(
 
 def test_a_model_with_a_running_state_is_served_one_at_a_time() -> None:
     """Rows cannot join a recurrent state, so such a model is not even tried in a batch."""
-    config = CONFIG_MAPPING["qwen3_next"](
+    model = tiny_models.random_model(
+        "qwen3_next",
         **SMALL,
         num_key_value_heads=1,
         head_dim=16,
@@ -87,8 +89,6 @@ def test_a_model_with_a_running_state_is_served_one_at_a_time() -> None:
         num_experts=0,
         mlp_only_layers=[0, 1],
     )
-    torch.manual_seed(3)
-    model = AutoModelForCausalLM.from_config(config).eval()
     capacity = measure(model, TEXT_MODEL, HuggingFaceConfig(checkpoint="x"))
     assert capacity.max_sequences == 1
     asked = [Asked((1, 2, 3), 9), Asked((4,) * 20, 5)]

@@ -1,22 +1,17 @@
 import torch
 
-from deployments.errors import BackendUnavailable, RoundhouseError
-from deployments.huggingface.generation import Choice, Delta, Sampling, Stopping
+from deployments.errors import BackendUnavailable
+from deployments.huggingface.generation import Choice, Sampling, Stopping
 from deployments.huggingface.sampling import sample
 from deployments.huggingface.sequence import Sequence
 from deployments.huggingface.vocabulary import Vocabulary
 
 from .models import EOS, VOCAB_SIZE, byte_tokenizer
+from .scheduling import Collected
 
 
-class Collected:
-    """A sink that keeps everything."""
-
-    def __init__(self) -> None:
-        self.deltas: list[Delta] = []
-        self.errors: list[RoundhouseError] = []
-        self.add = self.deltas.append
-        self.fail = self.errors.append
+class Told(Collected):
+    """A sink that says what came together."""
 
     @property
     def text(self) -> str:
@@ -34,9 +29,9 @@ def advance(sequence: Sequence, raw: torch.Tensor) -> None:
     sequence.take(sample([sequence.sampler], logits[None], raw[None])[0])
 
 
-def say(text: bytes, streamed: bool = True, end: bool = True, **stopping: object) -> Collected:
+def say(text: bytes, streamed: bool = True, end: bool = True, **stopping: object) -> Told:
     """What a sequence sends when the model says these bytes, and then the end token."""
-    sink = Collected()
+    sink = Told()
     rules = {"max_tokens": 100, "token_ids": frozenset({EOS})} | stopping
     sampling = Sampling(temperature=0, num_logprobs=0)
     choice = Choice(0, (65,), sampling, Stopping(**rules), streamed)  # type: ignore[arg-type]
@@ -93,7 +88,7 @@ def test_length_and_stop_at_once_is_stop() -> None:
 
 def test_a_sequence_ends_once() -> None:
     """A failure after the end is not reported."""
-    sink = Collected()
+    sink = Told()
     choice = Choice(0, (65,), Sampling(temperature=0), Stopping(max_tokens=1))
     sequence = Sequence(choice, Vocabulary(byte_tokenizer()), sink)
     advance(sequence, torch.zeros(VOCAB_SIZE))

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from deployments.huggingface.streaming import streamed
 from deployments.huggingface.streaming.modules import match
@@ -15,6 +14,7 @@ from deployments.huggingface.streaming.preparing import need_repacking, prepared
 from deployments.huggingface.streaming.streamer import CPU, Streamer
 from deployments.placement.arrangement import Tier
 from deployments.placement.source import from_folder
+from tests import tiny_models
 from tests.unit.huggingface.architectures import KINDS, SMALL
 from tests.unit.huggingface.models import byte_tokenizer
 
@@ -31,9 +31,8 @@ def save_deep(kind: str, folder: Path, dtype: torch.dtype, **more: Any) -> None:
     """A checkpoint of eight layers."""
     fields = SMALL | KINDS[kind] | PATTERNS.get(kind, {})
     depth = {name: NUM_LAYERS for name in LAYER_FIELDS if name in fields}
-    config = CONFIG_MAPPING[kind.partition("-")[0]](**fields | depth)
-    torch.manual_seed(3)
-    AutoModelForCausalLM.from_config(config, dtype=dtype).save_pretrained(folder, **more)
+    model = tiny_models.random_model(kind, dtype=dtype, **fields | depth)
+    model.save_pretrained(folder, **more)
     byte_tokenizer().save_pretrained(folder)
 
 

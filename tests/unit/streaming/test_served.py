@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from deployments.errors import BackendUnavailable, StartError, WeightsLost
 from deployments.huggingface.backend import HuggingFaceBackend
@@ -23,7 +21,7 @@ from deployments.placement.source import from_folder
 from deployments.placement.workload import Workload
 from tests.polling import until
 from tests.unit.huggingface.asking import COMPLETIONS, Got, ask, started
-from tests.unit.huggingface.models import EOS, VOCAB_SIZE, byte_tokenizer
+from tests.unit.huggingface.models import save_large
 
 ASKED: Mapping[str, Any] = {"batch": 4, "context": 64}
 # The process itself grows while a model is loaded; layers are made large beside that.
@@ -33,20 +31,7 @@ SPARE_BYTES = 20 * 2**20
 @pytest.fixture
 def large(tmp_path: Path) -> Path:
     """A checkpoint with 94 MB of weights in ten layers."""
-    torch.manual_seed(5)
-    config = LlamaConfig(
-        vocab_size=VOCAB_SIZE,
-        hidden_size=384,
-        intermediate_size=1536,
-        num_hidden_layers=10,
-        num_attention_heads=4,
-        max_position_embeddings=256,
-        bos_token_id=EOS,
-        eos_token_id=EOS,
-    )
-    LlamaForCausalLM(config).save_pretrained(tmp_path)
-    byte_tokenizer().save_pretrained(tmp_path)
-    return tmp_path
+    return save_large(tmp_path)
 
 
 def memory(folder: Path) -> dict[str, Any]:

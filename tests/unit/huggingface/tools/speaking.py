@@ -5,13 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import (
-    GPT2Config,
-    GPT2LMHeadModel,
-    LlamaConfig,
-    LlamaForCausalLM,
-    PreTrainedTokenizerFast,
-)
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+
+from tests import tiny_models
 
 from ..models import EOS, VOCAB_SIZE, byte_tokenizer
 
@@ -71,28 +67,15 @@ def save_speaker(
         model.transformer.ln_f.weight.fill_(1)
         for step, token in enumerate([*made(answer)["input_ids"], EOS]):
             model.lm_head.weight[token, start + step] = 1
-    model.save_pretrained(folder)
-    made.save_pretrained(folder)
-    return folder
+    return tiny_models.save(model, made, folder)
 
 
 def save_noise(folder: Path, made: PreTrainedTokenizerFast) -> Path:
     """A Llama with random weights."""
-    torch.manual_seed(3)
-    config = LlamaConfig(
-        vocab_size=VOCAB_SIZE,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        max_position_embeddings=1024,
-        initializer_range=0.4,
-        eos_token_id=EOS,
-        bos_token_id=None,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    made.save_pretrained(folder)
-    return folder
+    fields = {"vocab_size": VOCAB_SIZE, "max_position_embeddings": 1024, "eos_token_id": EOS}
+    fields |= {"num_hidden_layers": 1, "initializer_range": 0.4, "bos_token_id": None}
+    model = tiny_models.random_model("llama", **tiny_models.SMALL | fields)
+    return tiny_models.save(model, made, folder)
 
 
 def tool(name: str, **parameters: Any) -> dict[str, Any]:
