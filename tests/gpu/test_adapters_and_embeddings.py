@@ -4,19 +4,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.gpu.device import DEVICE, ON_GPU, needs_gpu, torch
 from tests.unit.huggingface.architectures import random_model
-from tests.unit.huggingface.asking import started
-from tests.unit.huggingface.embedders import normalize, reference, save_embedder
+from tests.unit.huggingface.asking import embedded, started
+from tests.unit.huggingface.embedders import TEXTS, normalize, reference, save_embedder
 from tests.unit.huggingface.lora import generated_with, save_adapter
 from tests.unit.huggingface.scheduling import Asked, Event, run
-from tests.unit.huggingface.test_embeddings import TEXTS, embedded
 
-torch = pytest.importorskip("torch")
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.filterwarnings("ignore"),
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"),
-]
+pytestmark = needs_gpu
 
 
 def test_adapters_share_a_batch(tmp_path: Path) -> None:
@@ -25,7 +20,7 @@ def test_adapters_share_a_batch(tmp_path: Path) -> None:
     from deployments.huggingface.capacity import Capacity
 
     folders = {n: save_adapter(random_model("llama"), tmp_path / n, seed=ord(n)) for n in "ab"}
-    model = random_model("llama").cuda()
+    model = random_model("llama").to(DEVICE)
     adapters = inject(model, folders)
     assert adapters.mixes
     prompt = tuple(range(40, 53))
@@ -44,6 +39,6 @@ async def test_embeddings(kind: str, tmp_path: Path) -> None:
     saved = save_embedder(kind, tmp_path, "mean", normalize())
     before = torch.cuda.memory_allocated()
     async with started(saved) as backend:
-        assert torch.cuda.memory_allocated() > before
+        assert not ON_GPU or torch.cuda.memory_allocated() > before
         vectors = await embedded(backend, TEXTS)
     assert torch.allclose(vectors, reference(saved, TEXTS), rtol=0, atol=1e-3)

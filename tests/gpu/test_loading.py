@@ -7,13 +7,9 @@ import pytest
 from deployments import backends
 from tests.contract.asking import ask, exchange
 from tests.contract.subjects import MODEL, started
+from tests.gpu.device import DEVICE, needs_gpu, torch
 
-torch = pytest.importorskip("torch")
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.filterwarnings("ignore"),
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"),
-]
+pytestmark = needs_gpu
 
 LAYERS = {"int8": "Linear8bitLt", "nf4": "Linear4bit"}
 
@@ -38,7 +34,7 @@ def test_quantised_layers(quantization: str) -> None:
     loaded = load(config)
     linear = [m for m in loaded.model.modules() if isinstance(m, torch.nn.Linear)]
     assert [type(m).__name__ for m in linear].count(LAYERS[quantization]) == len(linear) - 1
-    assert all(m.weight.device.type == "cuda" for m in linear)
+    assert all(m.weight.device.type == DEVICE for m in linear)
     assert loaded.capacity.max_sequences > 1
 
 
@@ -50,4 +46,4 @@ def test_company_changes_only_ties(kind: str, dtype: str) -> None:
     from tests.unit.huggingface.test_half_precision import check_ties
 
     model: Any = random_model(kind)
-    check_ties(model.to("cuda", getattr(torch, dtype)))
+    check_ties(model.to(DEVICE, getattr(torch, dtype)))
