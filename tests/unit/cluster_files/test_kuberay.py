@@ -278,6 +278,28 @@ def test_clients_reach_http_and_nothing_else() -> None:
                 assert rule["ports"] == [{"protocol": "TCP", "port": 8000}]
 
 
+def test_monitoring_reaches_what_it_looks_for() -> None:
+    """The ports that Prometheus keeps by their names are there, and its namespaces reach them."""
+    jobs = yaml.safe_load((k8s.ROOT / "cluster/prometheus/prometheus.kuberay.yml").read_text())
+    rules = jobs["scrape_configs"][0]["relabel_configs"]
+    (names,) = (r["regex"] for r in rules if "port_name" in r["source_labels"][0])
+    named = {
+        port["name"]: port["containerPort"]
+        for template in k8s.templates().values()
+        for port in k8s.container(template)["ports"]
+    }
+    policies = k8s.of_kind("NetworkPolicy")
+    ingress = [rule for policy in policies for rule in policy["spec"]["ingress"]]
+    allowed = {
+        port["port"]
+        for rule in ingress
+        for peer in rule["from"]
+        if "roundhouse/monitoring" in str(peer)
+        for port in rule["ports"]
+    }
+    assert {named[name] for name in names.split("|")} <= allowed
+
+
 @pytest.mark.skipif(shutil.which("kubectl") is None, reason="no kubectl here")
 def test_kustomize_builds_it() -> None:
     """`kubectl apply -k` finds every file, and puts the images' registry in."""
