@@ -18,10 +18,11 @@ from deployments.config import BackendConfig
 from deployments.errors import RoundhouseError
 from deployments.exchange import EVENT_STREAM, Exchange, Head, Item, ModelCard
 from serve_app.answering import told
-from serve_app.config import RouterArgs, RouterSettings
+from serve_app.config import RouterArgs, RouterAutoscaling, RouterSettings
 from serve_app.error_response import log_unforeseen
 from serve_app.guard import digest
 from serve_app.loading import telling
+from serve_app.loop_use import LoopUse
 from serve_app.metrics.export import Exporter
 from serve_app.metrics.replica import ReplicaMetrics
 from serve_app.own_replica import POLICY, own_application, own_limit, own_replica
@@ -37,6 +38,8 @@ from serve_app.wire.frames import Ticket
 from serve_app.wire.membership import Membership
 
 ROUTER_CPUS = 0.2  # of an operator's count; the router shares its node with API models
+ROUTER_POLICY = "serve_app.autoscaling:RouterPolicy"
+CPUS_PER_ROUTER, MAX_ROUTERS = 4, 16  # the others are for replicas and HAProxy
 DRAIN_S = 120.0
 # What is wrong with a model is seldom gone the next time, and loading it takes its time.
 MAX_STARTS = 3
@@ -47,10 +50,10 @@ Message = Sequence[Item] | RoundhouseError  # what a replica says by the handle
 
 def router(args: RouterArgs) -> Application:
     """The router application: `import_path: serve_app.app:router`."""
-    return router_deployment(cluster_nodes()).bind(args.model_dump())
+    return router_deployment(args, cluster_nodes()).bind(args.model_dump())
 
 
-def router_deployment(nodes: Sequence[Node]) -> Deployment:
+def router_deployment(args: RouterArgs, nodes: Sequence[Node]) -> Deployment:
     """What Serve is asked for, for the replicas of the router, in a cluster of these nodes."""
     return serve.deployment(
         Router,
@@ -58,7 +61,34 @@ def router_deployment(nodes: Sequence[Node]) -> Deployment:
         max_ongoing_requests=4096,
         graceful_shutdown_timeout_s=DRAIN_S,
         **request.cpu_options(ROUTER_CPUS, nodes),
+        **_router_scaling(args.autoscaling, nodes),
     )
+
+
+def _router_scaling(asked: RouterAutoscaling | None, nodes: Sequence[Node]) -> dict[str, Any]:
+    """Nothing where there is no choice, so that `deployments:` counts."""
+    if asked is None:
+        return {}
+    num_cpus = sum(node.num_cpus for node in nodes)
+    most = asked.max_replicas or max(
+        asked.min_replicas, min(MAX_ROUTERS, int(num_cpus // CPUS_PER_ROUTER))
+    )
+    if most == 1:
+        return {}
+    policy = {
+        "target_cpu_use": asked.target_cpu_use,
+        "downscale_delay_s": asked.downscale_delay_s,
+    }
+    scaling = {
+        "min_replicas": asked.min_replicas,
+        "max_replicas": most,
+        "target_ongoing_requests": asked.target_ongoing_requests,
+        "look_back_period_s": LOOK_BACK_S,
+        "upscale_delay_s": asked.upscale_delay_s,
+        "downscale_delay_s": 0,  # the policy has its own
+        "policy": {"policy_function": ROUTER_POLICY, "policy_kwargs": policy},
+    }
+    return {"autoscaling_config": scaling}
 
 
 def model(args: dict[str, Any]) -> Application:
@@ -128,6 +158,11 @@ class Router:
         self._app = RouterApp(ServeCluster(own_application()), digests)
         self._exporter = Exporter(self._app.metrics.books)
         self._exporter.start()
+        self._loop_use = LoopUse()
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """Serve's hook: what `serve_app.autoscaling:RouterPolicy` goes by."""
+        return {"cpu_use": self._loop_use.since_last()}
 
     async def __serve_build_asgi_app__(self) -> ASGIApp:
         return self._app.asgi()

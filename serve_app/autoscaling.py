@@ -1,5 +1,6 @@
 """How many replicas a model should have, from what loads it: `LoadPolicy`, for Serve's
-`autoscaling_config: {policy: {policy_function: serve_app.autoscaling:LoadPolicy}}`.
+`autoscaling_config: {policy: {policy_function: serve_app.autoscaling:LoadPolicy}}`; and how many
+the router: `RouterPolicy`.
 
 Up at once, down slowly. A policy is a pure function of what Serve tells it, its clock included; it
 keeps what it must remember in the state that Serve hands back to it. Serve copies this module to
@@ -63,17 +64,38 @@ class LoadPolicy:
         self._target_kv_use = target_kv_use
         self._downscale_delay_s = downscale_delay_s
 
+    def replicas(self, context: Context) -> float:
+        """How many there should be by what there is to do now."""
+        target_requests = context.config.get_target_ongoing_requests()
+        return demand_from_context(context).replicas(target_requests, self._target_kv_use)
+
     def __call__(self, context: Context) -> tuple[int, dict[str, Any]]:
         """The number of replicas, and the state to hand back next time."""
         now = context.current_time or 0.0
-        target_requests = context.config.get_target_ongoing_requests()
-        demand = demand_from_context(context)
-        wanted = math.ceil(round(demand.replicas(target_requests, self._target_kv_use), 6))
+        wanted = math.ceil(round(self.replicas(context), 6))
         peaks = _with_peak(
             context.policy_state.get(PEAKS, ()), now, wanted, self._downscale_delay_s
         )
         highest = int(peaks[0][1])
         return (wanted if highest <= 1 else highest), {PEAKS: peaks}
+
+
+class RouterPolicy(LoadPolicy):
+    """The same for the router, by what its replicas can do: as many as would use `target_cpu_use`
+    of the one CPU that each has for what all of them together used; more if so many requests are
+    under way that each would have more than its target of those."""
+
+    def __init__(self, target_cpu_use: float = 0.6, downscale_delay_s: float = 300.0) -> None:
+        super().__init__(downscale_delay_s=downscale_delay_s)
+        self._target_cpu_use = target_cpu_use
+
+    def replicas(self, context: Context) -> float:
+        used = (context.aggregated_metrics or {}).get("cpu_use", {})
+        by_cpu = sum(used.values()) / self._target_cpu_use
+        target_requests = float(context.config.get_target_ongoing_requests())
+        by_requests = context.total_num_requests / target_requests
+        most = max(1.0, context.current_num_replicas * MAX_GROWTH)
+        return min(most, max(1.0, by_cpu, by_requests))
 
 
 def demand_from_context(context: Context) -> Demand:

@@ -4,9 +4,52 @@ Client keys never stand here, only the name of the environment variable that hol
 models named here exist is not asked: that is known only to `serve_app.check`, which sees the file.
 """
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from typing import Self
+
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 from deployments.config import Config, EnvName, ModelId
+
+
+class RouterAutoscaling(Config):
+    """Between how many replicas the router has, by what each can do: its event loop is one CPU's.
+
+    A stream of 64 tokens was measured to cost a router some 4 ms (benchmarks/RESULTS.md): 0.6 of a
+    CPU are 150 of them a second. What a request costs differs with its length, so it is the CPU
+    that is watched; their number only bounds what is under way.
+    """
+
+    min_replicas: PositiveInt = 1
+    max_replicas: PositiveInt | None = Field(
+        default=None, description="left out: one for every four CPUs of the cluster, at most 16"
+    )
+    target_cpu_use: float = Field(
+        default=0.6, gt=0, le=1, description="of the one CPU that a replica can use"
+    )
+    target_ongoing_requests: PositiveFloat = Field(
+        default=1000, description="under way in a replica, however little they cost"
+    )
+    upscale_delay_s: NonNegativeFloat = Field(
+        default=5, description="how long there must be too much for the replicas that run"
+    )
+    downscale_delay_s: NonNegativeFloat = Field(
+        default=300, description="how far back the highest demand still counts"
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.max_replicas is not None and self.min_replicas > self.max_replicas:
+            raise ValueError(
+                f"min_replicas is {self.min_replicas}, more than max_replicas {self.max_replicas}"
+            )
+        return self
 
 
 class RouterArgs(Config):
@@ -15,6 +58,9 @@ class RouterArgs(Config):
     api_keys_env: EnvName | None = Field(
         default=None,
         description="variable holding the clients' keys, comma-separated; null: no key is asked",
+    )
+    autoscaling: RouterAutoscaling | None = Field(
+        default=None, description="left out: one replica, or what `deployments:` says"
     )
 
 

@@ -81,7 +81,13 @@ class ServeCluster:
         found = await asyncio.to_thread(self._applications)
         await self._listening()
         self._roll_call.hold(found)
+        await self._let_go({application.name for application in found})
         return found
+
+    async def _let_go(self, names: set[str]) -> None:
+        """Ends the handles of applications that are gone: each polls the controller for ever."""
+        for key in [key for key in self._handles if key[0] not in names]:
+            await self._handles.pop(key).shutdown_async()
 
     def _applications(self) -> Sequence[Application]:
         """What has not changed is the same object as at the last look."""

@@ -10,12 +10,16 @@ DECIDING = ("target_ongoing_requests", "policy")
 
 
 def check(inventory: Inventory) -> Iterator[Problem]:
-    """The `deployments:` of models that scale."""
+    """The `deployments:` of models that scale, and of the router."""
     for application in inventory.of(Role.MODEL):
         in_args = application.args.get("autoscaling") is not None
         for path, options in application.deployments():
             yield from _twice(options, path) if in_args else _by_half(options, path)
         yield from _never(application)
+    for router in inventory.of(Role.ROUTER):
+        for path, options in router.deployments():
+            if router.args.get("autoscaling") is not None:
+                yield from _twice(options, path)
 
 
 def _twice(options: Mapping[str, Any], path: Path) -> Iterator[Problem]:

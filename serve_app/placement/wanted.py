@@ -16,6 +16,7 @@ from deployments.config import BackendConfig
 from serve_app.app import model_deployment, router_deployment
 from serve_app.check.args import configured
 from serve_app.check.inventory import Application, Inventory, Role
+from serve_app.config import RouterArgs
 from serve_app.placement.node import Node
 from serve_app.placement.shape import Shape
 from serve_app.placement.weights import gpu_gb
@@ -51,11 +52,18 @@ def wanted(inventory: Inventory, nodes: Sequence[Node]) -> Iterator[Wanted]:
     cannot. The operator's own code is left out: what it asks for is not known before it runs."""
     for application in inventory.applications:
         if application.role is Role.ROUTER:
-            yield _wanted(application, router_deployment(nodes), None)
+            yield _wanted(application, router_deployment(_router_args(application), nodes), None)
         elif application.role is Role.MODEL:
             config = configured(application)
             if isinstance(config, BackendConfig):
                 yield _wanted(application, model_deployment(config, nodes), config)
+
+
+def _router_args(application: Application) -> RouterArgs:
+    try:
+        return RouterArgs.model_validate(application.args)
+    except ValidationError:
+        return RouterArgs()
 
 
 def _wanted(

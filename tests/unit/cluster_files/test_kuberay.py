@@ -61,7 +61,7 @@ def test_it_embeds_serve_config() -> None:
     text = k8s.of_kind("RayService")[0]["spec"]["serveConfigV2"]
     expected = yaml.safe_load(CONFIG.read_text())
     expected["http_options"]["host"] = "0.0.0.0"
-    expected["applications"][0]["args"] = {"api_keys_env": "ROUNDHOUSE_API_KEYS"}
+    expected["applications"][0]["args"]["api_keys_env"] = "ROUNDHOUSE_API_KEYS"
     write = "run: python -m serve_app kuberay serve_config.yaml --write"
     assert yaml.safe_load(text) == expected, write
 

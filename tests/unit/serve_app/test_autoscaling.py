@@ -1,16 +1,21 @@
 """The policy's decisions, recorded over a simulated clock."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
+from threading import Event
 from typing import Any
 
 import pytest
 from ray.serve.config import AutoscalingConfig
 
 from deployments.load import Load
-from serve_app.app import model
-from serve_app.autoscaling import Demand, LoadPolicy
+from serve_app.app import model, router_deployment
+from serve_app.autoscaling import Demand, LoadPolicy, RouterPolicy
+from serve_app.config import RouterArgs
+from serve_app.loop_use import LoopUse
+from serve_app.placement.node import Node
 
 TICK_S = 5
 DOWN_S = 300.0
@@ -155,3 +160,86 @@ def test_defaults_are_the_backend_s(args: dict[str, Any], target: float) -> None
     assert policy(Context(2, 8 * target, {}, {}, 0.0, config=config))[0] == 4
     plain = model(args)._bound_deployment._deployment_config
     assert plain.autoscaling_config is None
+
+
+ROUTER_TARGET = 0.6
+REQUEST_CPU_S = 0.004  # of a router, for a stream of 64 tokens: benchmarks/RESULTS.md
+
+
+def router_decisions(rate_per_s: Callable[[float], float], duration_s: int) -> list[int]:
+    """The number of routers at each tick, with so many streams arriving per second at second t:
+    each router's loop is busy for what its part of them costs, all of one CPU at most."""
+    policy, state, found = RouterPolicy(ROUTER_TARGET, DOWN_S), dict[str, Any](), list[int]()
+    replicas = 1
+    for second in range(0, duration_s, TICK_S):
+        each = min(1.0, rate_per_s(second) * REQUEST_CPU_S / replicas)
+        stats = {"cpu_use": {f"r{i}": each for i in range(replicas)}}
+        context = Context(replicas, 20, stats, state, float(second))
+        wanted, state = policy(context)
+        replicas = max(1, min(16, wanted))
+        found.append(replicas)
+    return found
+
+
+def test_routers_are_as_many_as_their_cpu_asks_for() -> None:
+    """Six CPUs' worth of streams has ten routers at 0.6 of a CPU each, in four decisions, though
+    those that are too few can show no more than one CPU in use each; it stays so."""
+    rate = 6 / REQUEST_CPU_S
+    assert router_decisions(lambda t: rate if t else 1, 60)[:7] == [1, 2, 4, 7, 10, 10, 10]
+
+
+def test_routers_do_not_flap() -> None:
+    """Load in waves adds routers once, and they go when the last wave is over for so long."""
+    found = router_decisions(lambda t: 600 if t < 1000 and (t // 60) % 2 == 0 else 10, 2000)
+    assert (found[0], changes(found)) == (2, [4, 1])
+
+
+def test_many_idle_streams_are_a_load_too() -> None:
+    """Requests that cost next to no CPU are spread by their number; and with nothing to do there is
+    one router, never none."""
+    policy = RouterPolicy()
+    busy = Context(2, 3 * CAPACITY, {"cpu_use": {"a": 0.01, "b": 0.01}}, {}, 0.0)
+    assert policy(busy)[0] == 3
+    assert policy(Context(1, 0, {}, {}, 0.0))[0] == 1
+
+
+def node(num_cpus: float) -> Node:
+    return Node("n", {"CPU": num_cpus})
+
+
+@pytest.mark.parametrize(
+    ("autoscaling", "num_cpus", "replicas"),
+    [
+        (None, 64, None),
+        ({}, 2, None),
+        ({}, 7, None),
+        ({}, 8, (1, 2)),
+        ({}, 1000, (1, 16)),
+        ({"min_replicas": 3}, 2, (3, 3)),
+        ({"max_replicas": 4}, 2, (1, 4)),
+        ({"max_replicas": 1}, 64, None),
+    ],
+)
+def test_how_many_routers_there_may_be(
+    autoscaling: dict[str, Any] | None, num_cpus: float, replicas: tuple[int, int] | None
+) -> None:
+    """`autoscaling: {}` in the router's args scales by our policy, up to one router for four CPUs;
+    where that is one, or nothing is asked for, `deployments:` counts."""
+    args = RouterArgs.model_validate({"autoscaling": autoscaling})
+    config = router_deployment(args, [node(num_cpus)])._deployment_config.autoscaling_config
+    assert (config and (config.min_replicas, config.max_replicas)) == replicas
+    if config is not None:
+        assert config.target_ongoing_requests == 1000
+        policy = config.policy.get_policy()(**config.policy.policy_kwargs)
+        assert policy(Context(2, 1, {"cpu_use": {"a": 0.9, "b": 0.6}}, {}, 0.0))[0] == 3
+
+
+def test_how_busy_a_loop_is() -> None:
+    """What a thread has worked since the last time is seen, and what it has slept is not."""
+    use = LoopUse()
+    ends = time.thread_time() + 0.05
+    while time.thread_time() < ends:
+        pass
+    assert use.since_last() > 0
+    Event().wait(0.05)
+    assert use.since_last() < 0.5

@@ -1,6 +1,7 @@
 """The cluster's state, read from Serve's controller: what is asked for, and when."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from ray.serve.generated import serve_pb2
@@ -157,6 +158,25 @@ def test_each_router_has_its_part() -> None:
     controller.replicas["demo"] = ["RUNNING", "RUNNING"]
     controller.version["demo"] = 2.0
     assert [a.room for a in cluster._applications()] == [6, 0]
+
+
+async def test_handles_of_what_is_gone_are_ended() -> None:
+    """A handle polls the controller as long as it lives: that of an application that is gone is
+    ended, so that models which come and go do not add up in a router."""
+    ended: list[str] = []
+
+    class Handle:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        async def shutdown_async(self) -> None:
+            ended.append(self.name)
+
+    cluster = ServeCluster("router")
+    handles: Any = {(name, "echo"): Handle(name) for name in ("stays", "goes")}
+    cluster._handles = handles
+    await cluster._let_go({"stays", "new"})
+    assert (ended, list(handles)) == (["goes"], [("stays", "echo")])
 
 
 def test_room() -> None:
