@@ -59,16 +59,16 @@ def cpu_table(records: Sequence[Record]) -> Table:
     runs = [record for record in records if record.load == STREAMS_AT_32]
     cells = []
     for stack in (BARE, OURS):
-        costs = _cpu_s_per_1000([run for run in runs if run.stack == stack])
+        costs = cpu_s_per_1000([run for run in runs if run.stack == stack])
         least = sum(costs.values()) * LEAST_SHARE
         busiest = sorted(costs.items(), key=itemgetter(1), reverse=True)
         cells += [(f"{stack}: {title}", number(s)) for title, s in busiest if s > least]
     return Table(("process", f"CPU s per 1000 requests, {STREAMS_AT_32}"), cells)
 
 
-def _cpu_s_per_1000(runs: Sequence[Record]) -> dict[str, float]:
+def cpu_s_per_1000(runs: Sequence[Record]) -> dict[str, float]:
     """Over all runs of one stack, by the title of the process."""
-    num_requests = sum(run.num_requests for run in runs)
+    num_requests = max(1, sum(run.num_requests for run in runs))
     titles = {title for run in runs for title in run.cpu.stacks_s[run.stack]}
     return {
         title: 1000

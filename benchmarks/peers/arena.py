@@ -63,7 +63,7 @@ class Arena:
             num_requests=len(run.samples),
             failures=run.failures,
             figures=figures_of(run, loaded_cpu_s),
-            cpu=cpu,
+            cpu=_as_of(cpu, stack.name, contender.name) if contender.by_handle else cpu,
         )
 
     def peak_bytes(self) -> dict[str, int]:
@@ -141,6 +141,12 @@ def _try(found: Arena, contender: Contender, step: Callable[[], None]) -> None:
         found.failed[contender.name] = str(error) or type(error).__name__
         if stack := found.stacks.pop(contender.name, None):
             stack.stop()
+
+
+def _as_of(cpu: cpu_use.CpuUse, stack: str, contender: str) -> cpu_use.CpuUse:
+    """What a stack used under the name of the contender that had it do so."""
+    used = {contender if name == stack else name: s for name, s in cpu.stacks_s.items()}
+    return replace(cpu, stacks_s=used)
 
 
 def _peak_bytes(process: psutil.Process) -> int:

@@ -1,14 +1,16 @@
 """The findings in words and tables: for each path the bars, the figures, the memory."""
 
 from collections.abc import Iterator, Sequence
+from operator import itemgetter
 from statistics import fmean, median
 
-from benchmarks.bars import MEGABYTE
+from benchmarks.bars import MEGABYTE, STREAMS_AT_32
+from benchmarks.peers import loads
 from benchmarks.peers.bars import Judged, judged
 from benchmarks.peers.figures import median_of, ratios_of
 from benchmarks.peers.measure import Found, PathFound
 from benchmarks.peers.panels import CHART
-from benchmarks.quick_report import MAX_QUIET_SHARE
+from benchmarks.quick_report import LEAST_SHARE, MAX_QUIET_SHARE, cpu_s_per_1000
 from benchmarks.report import Report, number
 from benchmarks.stacks import OURS
 from benchmarks.summary import Record
@@ -16,6 +18,7 @@ from benchmarks.table import Table
 
 NAME = "peers"
 MAX_REASON_CHARS = 300
+STREAMED = (STREAMS_AT_32, loads.CHUNKS_AT_32)
 SATURATED_SHARE = 0.8  # of a core: the client may be what is measured
 
 
@@ -25,7 +28,8 @@ def report_of(found: Found) -> Report:
 
 
 def tables_of(found: PathFound) -> list[Table]:
-    return [bar_table(found.path, judged(found)), figure_table(found), memory_table(found)]
+    tables = [bar_table(found.path, judged(found)), figure_table(found)]
+    return [*tables, process_table(found), memory_table(found)]
 
 
 def bar_table(path: str, bars: Sequence[Judged]) -> Table:
@@ -64,6 +68,19 @@ def _cell(records: Sequence[Record], contender: str, load: str, figure: str) -> 
     value = number(median_of(records, contender, load, figure))
     ratios = [] if contender == OURS else ratios_of(records, OURS, contender, load, figure)
     return f"{value} ({number(median(ratios))})" if ratios else value
+
+
+def process_table(found: PathFound) -> Table:
+    """Which process spends how much on a stream, busiest first; the least are left out."""
+    load = next((one for one in STREAMED if any(r.load == one for r in found.records)), "")
+    rows = []
+    for who in found.contenders:
+        runs = [r for r in found.records if (r.stack, r.load) == (who, load)]
+        costs = cpu_s_per_1000([run for run in runs if who in run.cpu.stacks_s])
+        least = sum(costs.values()) * LEAST_SHARE
+        busiest = sorted(costs.items(), key=itemgetter(1), reverse=True)
+        rows += [(f"{who}: {title}", number(s)) for title, s in busiest if s > least]
+    return Table(("process", f"CPU s per 1000 requests, {load}"), rows)
 
 
 def memory_table(found: PathFound) -> Table:

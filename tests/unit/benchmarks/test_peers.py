@@ -127,6 +127,13 @@ def test_the_table_has_everybody_side_by_side() -> None:
     ]
 
 
+def test_the_report_says_which_process_costs_what() -> None:
+    """Of each stack, what its processes used for the requests that it was asked."""
+    runs = [record(OURS, STREAMS_AT_32), record(OURS, STREAMS_AT_32, 1), record(BARE, "another")]
+    table = report_of(found(path(*runs))).tables[2]
+    assert list(table.rows) == [(f"{OURS}: it", "50.0")]
+
+
 def test_a_client_that_is_the_limit_is_named() -> None:
     """Where the client used most of a core, the report says that it may be what was measured."""
     cpu = CpuUse(1, 0.9, 0, {NONE: {}})
