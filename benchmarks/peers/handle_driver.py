@@ -65,7 +65,7 @@ async def _pieces(items: Any) -> Any:
 async def main() -> None:
     ray.init(sys.argv[1], namespace="serve", log_to_driver=False, logging_level="ERROR")
     client_first()
-    cluster = ServeCluster(own_application="")
+    cluster = ServeCluster(own_application="router")  # which has no model to ask for
     directory = Directory(cluster)
     directory.start()  # as in the router: it also asks replicas for their wires
     await directory.first_look()
