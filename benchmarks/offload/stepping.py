@@ -6,6 +6,7 @@ Run as a module with a JSON of settings; prints a JSON of what it measured.
 import json
 import sys
 import time
+from concurrent.futures import wait
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -73,9 +74,15 @@ def _steps(model: Any, batch: int, num_steps: int, folder: Path) -> dict[str, An
     in each, and the disk's bandwidth, before or after, whichever was better."""
     decoder = Decoder(model)
     before = disk.bandwidth(folder)
+    process = psutil.Process()
     with torch.inference_mode():
+        _wait_for_slots(model)
+        read, passes = process.io_counters().read_bytes, num_steps + 2
         timed = _timed(decoder, batch, num_steps)
-        found: dict[str, Any] = {"batch": batch, **timed, "compute_s": None}
+        _wait_for_slots(model)
+        # What the disk gave this process: what the page cache gives is not among it.
+        read_bytes = (process.io_counters().read_bytes - read) / passes
+        found = {"batch": batch, "read_bytes": read_bytes, **timed, "compute_s": None}
         if hasattr(model, "streamer"):
             with borrowed_weights(model):
                 found["compute_s"] = _timed(decoder, batch, num_steps)["step_s"]
@@ -83,14 +90,14 @@ def _steps(model: Any, batch: int, num_steps: int, folder: Path) -> dict[str, An
 
 
 def _timed(decoder: Decoder, batch: int, num_steps: int) -> dict[str, float]:
-    """The first step, in which caches grow, is not counted."""
+    """Of so many steps and two passes before them: one for the cache, and one in which it grows."""
     width = CONTEXT - num_steps - 1
     cache = empty_cache(decoder, batch, width)
     process, seconds = psutil.Process(), []
-    began, read, others = 0.0, 0, 0.0
+    began, others = 0.0, 0.0
     for number in range(num_steps + 1):
         if number == 1:
-            began, read, others = time.perf_counter(), _num_read(process), _others_s(process)
+            began, others = time.perf_counter(), _others_s(process)
         step_began = time.perf_counter()
         ids = torch.zeros((batch, 1), dtype=torch.long)
         mask = torch.ones((batch, width + number + 1), dtype=torch.long)
@@ -98,14 +105,14 @@ def _timed(decoder: Decoder, batch: int, num_steps: int) -> dict[str, float]:
         seconds.append(time.perf_counter() - step_began)
     return {
         "step_s": median(seconds[1:]),
-        "read_bytes": (_num_read(process) - read) / num_steps,
         "others_share": (_others_s(process) - others) / (time.perf_counter() - began),
     }
 
 
-def _num_read(process: psutil.Process) -> int:
-    """Bytes that the disk gave this process: what the page cache gives is not among them."""
-    return int(process.io_counters().read_bytes)
+def _wait_for_slots(model: Any) -> None:
+    """Until the ring is as full as it can be, so that whole passes are counted."""
+    if hasattr(model, "streamer"):
+        wait([block for slot in model.streamer.ring._slots for block in slot.filling])
 
 
 def _others_s(process: psutil.Process) -> float:
