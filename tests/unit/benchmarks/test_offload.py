@@ -1,0 +1,62 @@
+"""What `benchmarks offload` writes, and what it makes of what it measured."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoModelForCausalLM
+
+from benchmarks.machine import Machine
+from benchmarks.offload import bloom, disk
+from benchmarks.offload.compare import Found
+from benchmarks.offload.report import bars, report_of
+
+MACHINE = Machine("2026-11-20 15:00 UTC", 2, "a CPU", 24 * 2**30, {}, "abc", 0.0)
+
+
+def step(batch: int, step_s: float, compute_s: float | None, read_bytes: float) -> dict[str, Any]:
+    return {
+        "batch": batch,
+        "step_s": step_s,
+        "compute_s": compute_s,
+        "read_bytes": read_bytes,
+        "disk_bandwidth": 2e9,
+        "others_share": 0.0,
+    }
+
+
+def run_of(*steps: dict[str, Any]) -> dict[str, Any]:
+    told = {"cap": "cgroup", "load_s": 1.0, "peak_bytes": 105, "planned_bytes": 100}
+    return told | {"streamed_bytes": 4e9, "steps": list(steps)}
+
+
+def test_bars() -> None:
+    """The bound is the slower of disk and processor; the rest is against accelerate, batch 1, the
+    plan and what had to be read."""
+    ours = run_of(
+        step(1, 2.5, 0.5, 4e9),
+        step(4, 2.5, 2.25, 4e9),
+        step(8, 3.125, 0.5, 4e9),
+        step(16, 4.0, 3.8, 3.8e9),
+    )
+    theirs = run_of(step(1, 10.0, None, 4e9))
+    found = Found(MACHINE, 6 * 10**9, 3 * 2**30, ours, theirs, plan_s=0.5, took_s=300)
+    measured = {bar.name: bar.measured for bar in bars(found)}
+    assert [*measured.values()] == pytest.approx([0.8, 0.9, 0.64, 0.95, 4.0, 0.8, 5.0, 0.95, 0.5])
+    met = [bar.met for bar in bars(found)]
+    assert met == [True, True, False, True, True, True, True, False, True]
+    text = report_of(found).as_markdown()
+    assert "PROVISIONAL" not in text
+    assert "| accelerate | 1 | 10.0 | 0.10 | 4.00 | 2.00 | 2.00 | - | 0.20 |" in text
+
+
+def test_the_checkpoint(tmp_path: Path) -> None:
+    """What is written is a whole Bloom as transformers reads it, with a tied head."""
+    num_bytes = bloom.write(tmp_path, num_layers=1, vocab_size=512)
+    model, told = AutoModelForCausalLM.from_pretrained(tmp_path, output_loading_info=True)
+    assert not told["missing_keys"]
+    assert not told["unexpected_keys"]
+    stored = sum(weight.numel() for weight in model.parameters()) * 2
+    assert stored <= num_bytes < stored + 100_000
+    disk.forget(tmp_path)
+    assert disk.bandwidth(tmp_path) > 0
