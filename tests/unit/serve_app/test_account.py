@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Iterator
+from contextvars import Context
 from typing import Any
 
 import pytest
@@ -11,7 +12,9 @@ import pytest
 from deployments.api import ApiBackend
 from deployments.config import ApiConfig, ApiModel, EchoConfig
 from deployments.current_request import request_id
+from deployments.exchange import Exchange
 from deployments.testing import EchoBackend
+from serve_app.answering import told
 from serve_app.config import RouterSettings
 from serve_app.directory import Application
 from serve_app.guard import digest
@@ -183,8 +186,9 @@ async def test_a_share_is_logged(
     assert len(hops(lines)[0]) == failures
 
 
-async def test_lines_of_the_engine_have_the_id(lines: pytest.LogCaptureFixture) -> None:
-    """What a backend logs while it works on a request can be found by the request's id."""
+async def test_lines_of_the_engine_have_the_id() -> None:
+    """What a backend logs while it works on a request, on a replica that knows nothing of the
+    router's task, can be found by the request's id."""
     seen: list[str | None] = []
 
     class Noting(EchoBackend):
@@ -194,6 +198,10 @@ async def test_lines_of_the_engine_have_the_id(lines: pytest.LogCaptureFixture) 
                 seen.append(await asyncio.to_thread(request_id.get))
                 yield item
 
-    async with serving(RouterApp(LocalCluster({"demo": Noting("demo", EchoConfig())}))) as url:
-        await post(url + CHAT, chat("a b", stream=True), ID)
+    async def answered() -> None:
+        body = json.dumps(chat("a b", stream=True)).encode()
+        asked = Exchange(CHAT, body, "find-me", "demo")
+        _ = [item async for item in told(Noting("demo", EchoConfig()), asked)]
+
+    await asyncio.get_running_loop().create_task(answered(), context=Context())
     assert set(seen) == {"find-me"}

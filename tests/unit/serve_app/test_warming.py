@@ -67,6 +67,19 @@ async def learn(app: RouterApp, cluster: LocalCluster, *durations_s: float) -> N
     await look(app, cluster, COLD)
 
 
+async def refused(url: str, text: str = "hello there") -> Answered:
+    """The answer to a request that cannot be held."""
+    answer = await post(url + CHAT, chat(text))
+    assert (answer.status, answer.error["code"]) == (503, "model_warming")
+    return answer
+
+
+async def held_are_answered(cluster: LocalCluster, tasks: list[asyncio.Task[Answered]]) -> None:
+    """The model starts, and who waited for it gets an answer."""
+    cluster.awake.set()
+    assert {answer.status for answer in await asyncio.gather(*tasks)} == {200}
+
+
 async def test_a_burst_at_zero_is_one_start(
     url: str, app: RouterApp, cluster: LocalCluster
 ) -> None:
@@ -92,11 +105,9 @@ async def test_no_more_are_held_than_may_be(
     await look(app, cluster, COLD)
     tasks = asked(url, 2)
     await until(holds(url, 2), 5)
-    refused = await post(url + CHAT, chat())
-    assert (refused.status, refused.error["code"]) == (503, "model_warming")
-    assert refused.headers["retry-after"] == "5"  # nothing is known of its starts
-    cluster.awake.set()
-    assert [answer.status for answer in await asyncio.gather(*tasks)] == [200, 200]
+    answer = await refused(url)
+    assert answer.headers["retry-after"] == "5"  # nothing is known of its starts
+    await held_are_answered(cluster, tasks)
 
 
 async def test_no_more_bytes_are_held_than_may_be(
@@ -107,12 +118,10 @@ async def test_no_more_bytes_are_held_than_may_be(
     await look(app, cluster, COLD)
     tasks = asked(url, 1)
     await until(holds(url, 1), 5)
-    refused = await post(url + CHAT, chat("x" * 950))
-    assert (refused.status, refused.error["code"]) == (503, "model_warming")
+    await refused(url, "x" * 950)
     tasks += asked(url, 1)
     await until(holds(url, 2), 5)
-    cluster.awake.set()
-    assert [answer.status for answer in await asyncio.gather(*tasks)] == [200, 200]
+    await held_are_answered(cluster, tasks)
 
 
 @pytest.mark.parametrize("stream", [False, True])

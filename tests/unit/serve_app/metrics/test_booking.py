@@ -1,7 +1,7 @@
 """What the router books of requests, over real HTTP, with the real router."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import replace
 
 import pytest
@@ -29,17 +29,6 @@ COLD = Application("demo", "echo", "cold", 0.0)
 @pytest.fixture
 def cluster() -> LocalCluster:
     return LocalCluster({name: EchoBackend(name, EchoConfig()) for name in ("demo", "other")})
-
-
-@pytest.fixture
-def app(cluster: LocalCluster) -> RouterApp:
-    return RouterApp(cluster)
-
-
-@pytest.fixture
-async def url(app: RouterApp) -> AsyncIterator[str]:
-    async with serving(app) as address:
-        yield address
 
 
 def sums(app: RouterApp, metric: catalog.Metric) -> dict[Labels, float]:

@@ -47,7 +47,8 @@ async def echo(request: Exchange) -> Bundles:
 
 
 def request(body: bytes = b"{}") -> Exchange:
-    return Exchange("/v1/chat/completions", body, "id-1", MODEL, 60.0)
+    trace = (("traceparent", f"00-{'a' * 32}-{'b' * 16}-01"), ("tracestate", "vendor=1"))
+    return Exchange("/v1/chat/completions", body, "id-1", MODEL, 60.0, trace, logged=False)
 
 
 async def all_of(inbox: Inbox) -> list[Item]:

@@ -7,7 +7,7 @@ from contextlib import suppress
 import pytest
 
 from deployments.errors import BackendUnavailable, ContextTooLong, RoundhouseError
-from deployments.exchange import Exchange, Head, Tail
+from deployments.exchange import Exchange, Head, Item, Tail
 from serve_app.wire.desk import Bundles
 from serve_app.wire.frames import MAX_PAYLOAD_BYTES
 from serve_app.wire.inbox import HIGH_WATER_BYTES
@@ -26,8 +26,21 @@ from tests.unit.serve_app.wire.conftest import (
 Make = Callable[..., "asyncio.Task[Replica]"]
 
 
+def waiting(bundle: list[Item], closed: asyncio.Event) -> Callable[[Exchange], Bundles]:
+    """An answer that begins with the bundle and then waits; its end sets the event."""
+
+    async def answer(exchange: Exchange) -> Bundles:
+        try:
+            yield bundle
+            await asyncio.Event().wait()
+        finally:
+            closed.set()
+
+    return answer
+
+
 async def test_a_request_arrives_as_it_left(listener: Listener, replica: Make) -> None:
-    """Path, body, id, model and deadline."""
+    """Path, body, id, model, deadline, trace, and whether it is logged."""
     came: list[Exchange] = []
 
     async def answer(exchange: Exchange) -> Bundles:
@@ -110,14 +123,7 @@ async def test_a_client_that_leaves_frees_the_slot(listener: Listener, replica: 
     """The backend's generator is closed at once, whether it was about to make or to send a piece;
     what came too late harms nobody."""
     closed = asyncio.Event()
-
-    async def answer(exchange: Exchange) -> Bundles:
-        try:
-            yield [Head()]
-            await asyncio.Event().wait()
-        finally:
-            closed.set()
-
+    answer = waiting([Head()], closed)
     made = await replica(answer)
     inbox = await listener.pool(MODEL).open(request())
     assert inbox is not None
@@ -228,14 +234,7 @@ async def test_a_replica_that_dies_breaks_its_answers_off(
 ) -> None:
     """What came is given out, and then the error; no caller hangs, and its work ends."""
     closed = asyncio.Event()
-
-    async def answer(exchange: Exchange) -> Bundles:
-        try:
-            yield [Head(), b"a"]
-            await asyncio.Event().wait()
-        finally:
-            closed.set()
-
+    answer = waiting([Head(), b"a"], closed)
     made = await replica(answer)
     inbox = await listener.pool(MODEL).open(request())
     assert inbox is not None
