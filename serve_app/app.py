@@ -17,15 +17,16 @@ from deployments import backends, spans
 from deployments.config import BackendConfig
 from deployments.errors import RoundhouseError
 from deployments.exchange import EVENT_STREAM, Exchange, Head, Item, ModelCard
+from serve_app import scaling
 from serve_app.answering import told
-from serve_app.config import RouterArgs, RouterAutoscaling, RouterSettings
+from serve_app.config import RouterArgs, RouterSettings
 from serve_app.error_response import log_unforeseen
 from serve_app.guard import digest
 from serve_app.loading import telling
 from serve_app.loop_use import LoopUse
 from serve_app.metrics.export import Exporter
 from serve_app.metrics.replica import ReplicaMetrics
-from serve_app.own_replica import POLICY, own_application, own_limit, own_replica
+from serve_app.own_replica import own_application, own_limit, own_replica
 from serve_app.placement import request
 from serve_app.placement.granted import granted, join_group
 from serve_app.placement.live import cluster_nodes
@@ -38,12 +39,9 @@ from serve_app.wire.frames import Ticket
 from serve_app.wire.membership import Membership
 
 ROUTER_CPUS = 0.2  # of an operator's count; the router shares its node with API models
-ROUTER_POLICY = "serve_app.autoscaling:RouterPolicy"
-CPUS_PER_ROUTER, MAX_ROUTERS = 4, 16  # the others are for replicas and HAProxy
 DRAIN_S = 120.0
 # What is wrong with a model is seldom gone the next time, and loading it takes its time.
 MAX_STARTS = 3
-LOOK_BACK_S = 12.0  # Serve hears of a load every 10 s
 
 Message = Sequence[Item] | RoundhouseError  # what a replica says by the handle
 
@@ -61,34 +59,8 @@ def router_deployment(args: RouterArgs, nodes: Sequence[Node]) -> Deployment:
         max_ongoing_requests=4096,
         graceful_shutdown_timeout_s=DRAIN_S,
         **request.cpu_options(ROUTER_CPUS, nodes),
-        **_router_scaling(args.autoscaling, nodes),
+        **scaling.of_router(args.autoscaling, nodes),
     )
-
-
-def _router_scaling(asked: RouterAutoscaling | None, nodes: Sequence[Node]) -> dict[str, Any]:
-    """Nothing where there is no choice, so that `deployments:` counts."""
-    if asked is None:
-        return {}
-    num_cpus = sum(node.num_cpus for node in nodes)
-    most = asked.max_replicas or max(
-        asked.min_replicas, min(MAX_ROUTERS, int(num_cpus // CPUS_PER_ROUTER))
-    )
-    if most == 1:
-        return {}
-    policy = {
-        "target_cpu_use": asked.target_cpu_use,
-        "downscale_delay_s": asked.downscale_delay_s,
-    }
-    scaling = {
-        "min_replicas": asked.min_replicas,
-        "max_replicas": most,
-        "target_ongoing_requests": asked.target_ongoing_requests,
-        "look_back_period_s": LOOK_BACK_S,
-        "upscale_delay_s": asked.upscale_delay_s,
-        "downscale_delay_s": 0,  # the policy has its own
-        "policy": {"policy_function": ROUTER_POLICY, "policy_kwargs": policy},
-    }
-    return {"autoscaling_config": scaling}
 
 
 def model(args: dict[str, Any]) -> Application:
@@ -110,37 +82,8 @@ def model_deployment(config: BackendConfig, nodes: Sequence[Node]) -> Deployment
         max_constructor_retry_count=MAX_STARTS,
         graceful_shutdown_timeout_s=DRAIN_S,
         **request.options(config, nodes),
-        **_scaling(config),
+        **scaling.of_model(config),
     )
-
-
-def _scaling(config: BackendConfig) -> dict[str, Any]:
-    """Serve's autoscaling for what `autoscaling` in the args asks for, by our policy; without it
-    nothing, so that `num_replicas` and `autoscaling_config` under `deployments:` count."""
-    asked = config.autoscaling
-    if asked is None:
-        return {}
-    policy = {
-        "target_kv_use": asked.target_kv_use,
-        "downscale_delay_s": asked.downscale_delay_s,
-    }
-    scaling = {
-        "min_replicas": asked.min_replicas,
-        "max_replicas": asked.max_replicas,
-        "initial_replicas": asked.initial_replicas,
-        "target_ongoing_requests": asked.target_ongoing_requests or _target(config),
-        "look_back_period_s": LOOK_BACK_S,
-        "upscale_delay_s": asked.upscale_delay_s,
-        "downscale_delay_s": 0,  # the policy has its own
-        "downscale_to_zero_delay_s": asked.downscale_to_zero_delay_s,
-        "policy": {"policy_function": POLICY, "policy_kwargs": policy},
-    }
-    return {"autoscaling_config": scaling}
-
-
-def _target(config: BackendConfig) -> float:
-    """The backend's default, but so that there are more replicas before requests are refused."""
-    return min(config.default_target_requests, config.max_ongoing_requests / 2)
 
 
 @serve.ingress()
