@@ -1,4 +1,4 @@
-"""Hands the books to Ray about once a second; Ray's agent on the node shows them to Prometheus.
+"""Hands the books to Ray every few seconds; Ray's agent on the node shows them to Prometheus.
 
 Histograms go as the three gauges that Prometheus reads of one. Ray's own would be told of every
 single observation, and makes each the middle of its bucket, so that sums and means come out wrong
@@ -17,9 +17,8 @@ from serve_app.metrics.catalog import Metric
 
 logger = logging.getLogger("roundhouse")
 
-# Ray forgets a gauge that it is not told again between two of its reports, which are at least a
-# second apart.
-PERIOD_S = 1.0
+# Ray reports every 10 s by default, and forgets a gauge that it was not told for two reports.
+PERIOD_S = 2.5
 NUM_AT_ONCE = 50  # a series takes some 5 us: requests are not kept waiting longer than this
 
 Tags = dict[str, str]
