@@ -161,10 +161,10 @@ def _add_peers_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--minutes",
         type=float,
-        default=15.0,
+        default=20.0,
         metavar="M",
         help="begin no repetition of a path but its first that would end after its share of them; "
-        "default: %(default)g; two repetitions of engine and api take about 10",
+        "default: %(default)g; two repetitions take about 15, of engine and api alone about 11",
     )
     command.add_argument(
         "--only",

@@ -20,7 +20,7 @@ from benchmarks.token_times import TokenTimes
 REQUEST_LIMIT_S = 30.0
 READ_BUFFER_BYTES = 1 << 18
 NUM_WARM_UP_ROUNDS = 2
-WARM_UP_LIMIT_S = 3.0
+WARM_UP_LIMIT_S = 2.0
 PATH = "/v1/chat/completions"
 
 

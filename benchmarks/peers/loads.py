@@ -21,17 +21,17 @@ ENGINE_PROMPT_BYTES = 2_700
 def engine_loads(share: float) -> list[Load]:
     """Streams of 64 tokens are what the bars are about, so they last longest."""
     loads = [
-        Load(UNARY_AT_1, False, 1, concurrency=1, lasts_s=2),
-        Load(UNARY_AT_32, False, 1, concurrency=32, lasts_s=3),
-        Load(STREAMS_AT_1, True, 64, concurrency=1, lasts_s=3),
-        Load(STREAMS_AT_32, True, 64, concurrency=32, lasts_s=4),
-        Load("64-token streams, c=128", True, 64, concurrency=128, lasts_s=4),
+        Load(UNARY_AT_1, False, 1, concurrency=1, lasts_s=1.5),
+        Load(UNARY_AT_32, False, 1, concurrency=32, lasts_s=2),
+        Load(STREAMS_AT_1, True, 64, concurrency=1, lasts_s=2),
+        Load(STREAMS_AT_32, True, 64, concurrency=32, lasts_s=3),
+        Load("64-token streams, c=128", True, 64, concurrency=128, lasts_s=3),
         Load(
             "2.7 kB prompt, 1 token, c=4",
             False,
             1,
             concurrency=4,
-            lasts_s=2,
+            lasts_s=1.5,
             prompt_bytes=ENGINE_PROMPT_BYTES,
         ),
         Load(
@@ -39,7 +39,7 @@ def engine_loads(share: float) -> list[Load]:
             True,
             64,
             concurrency=4,
-            lasts_s=4,
+            lasts_s=3,
             rate_per_s=15,
         ),
     ]
@@ -53,14 +53,14 @@ def huggingface_loads(share: float) -> list[Load]:
 
 def api_loads(share: float) -> list[Load]:
     """Every answer has 64 chunks or tokens, as the upstream's script says."""
-    whole = Load(WHOLE_AT_1, False, NUM_CHUNKS, concurrency=1, lasts_s=2, fields=PLAIN)
+    whole = Load(WHOLE_AT_1, False, NUM_CHUNKS, concurrency=1, lasts_s=1.5, fields=PLAIN)
     stream = replace(whole, name=CHUNKS_AT_1, stream=True)
     loads = [
         whole,
-        replace(whole, name=WHOLE_AT_32, concurrency=32, lasts_s=3),
+        replace(whole, name=WHOLE_AT_32, concurrency=32, lasts_s=2),
         stream,
-        replace(stream, name=CHUNKS_AT_32, concurrency=32, lasts_s=3),
-        replace(stream, name="64-chunk streams, c=128", concurrency=128, lasts_s=3),
+        replace(stream, name=CHUNKS_AT_32, concurrency=32, lasts_s=2.5),
+        replace(stream, name="64-chunk streams, c=128", concurrency=128, lasts_s=2.5),
         replace(whole, name="32 kB prompt, c=4", concurrency=4, prompt_bytes=32 * KILOBYTE),
         replace(whole, name="1 MB prompt, c=4", concurrency=4, prompt_bytes=MEGABYTE),
         replace(

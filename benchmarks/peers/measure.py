@@ -19,6 +19,7 @@ from benchmarks.priority import client_first
 from benchmarks.summary import Record
 
 STOP_S = 15.0  # what it takes to end the stacks of a path
+WEIGHTS = {"engine": 3, "api": 2, "huggingface": 2}  # of the time: how long the paths take
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,15 +72,21 @@ def measure(plan: Plan) -> Found:
     began_s, machine = time.monotonic(), this_machine()
     paths: list[PathFound] = []
     with tempfile.TemporaryDirectory(prefix="roundhouse-benchmark-") as name:
-        for number, path in enumerate(plan.only):
+        for path in plan.only:
             folder = Path(name) / path
             folder.mkdir()
-            until_s = began_s + plan.limit_s * (number + 1) / len(plan.only)
+            until_s = began_s + plan.limit_s * share_until(path, plan.only)
             say(f"{path} path: starting")
             with ARENAS[path](folder) as stage:
                 has_priority = client_first()
                 paths.append(_path(path, stage, plan, until_s))
     return Found(machine, time.monotonic() - began_s, has_priority, paths)
+
+
+def share_until(path: str, only: Sequence[str]) -> float:
+    """How much of the time has gone when a path should be through; what one leaves the next has."""
+    weights = [WEIGHTS[one] for one in only]
+    return sum(weights[: only.index(path) + 1]) / sum(weights)
 
 
 def _engine(folder: Path) -> AbstractContextManager[Arena]:

@@ -17,7 +17,7 @@ from benchmarks.peers.bars import judged
 from benchmarks.peers.chart import BAR_WIDTH, Panel, svg
 from benchmarks.peers.contenders import LITELLM_PROXY, NONE, SERVE_LLM, Contender, upstream_stack
 from benchmarks.peers.figures import figures_of
-from benchmarks.peers.measure import Found, PathFound, wanted
+from benchmarks.peers.measure import Found, PathFound, share_until, wanted
 from benchmarks.peers.panels import panels_of
 from benchmarks.peers.report import report_of
 from benchmarks.stack import Stack, free_port
@@ -168,6 +168,13 @@ def test_words_narrow_the_loads_down() -> None:
         name for name in names if "prompt" in name
     ]
     assert all(wanted(name, []) for name in names)
+
+
+def test_a_path_has_its_share_of_the_time() -> None:
+    """Alone it has all of it; together they share it out to the end."""
+    assert share_until("api", ["api"]) == 1
+    assert share_until("engine", ["engine", "api"]) == 0.6
+    assert share_until("api", ["engine", "api"]) == 1
 
 
 def test_both_paths_have_the_loads_of_their_bars() -> None:
