@@ -117,6 +117,8 @@ class ApiBackend:
     async def start(self, report: Report = unreported) -> None:
         import aiohttp
 
+        from deployments import reuse
+
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=self._config.max_connections),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._config.connect_timeout_s),
@@ -125,6 +127,7 @@ class ApiBackend:
             headers={"accept-encoding": "identity", "user-agent": "roundhouse"},
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
+            trace_configs=[reuse.noting_reuse()],
         )
 
     async def stop(self) -> None:
@@ -138,6 +141,8 @@ class ApiBackend:
     async def exchange(self, request: Exchange) -> AsyncGenerator[Item, None]:
         import aiohttp
 
+        from deployments import reuse
+
         model = self._config.models.get(request.model)
         if model is None or self._session is None:
             raise ModelNotFound(f"The model {request.model[:200]} does not exist.", param="model")
@@ -147,7 +152,8 @@ class ApiBackend:
         span = upstream.span(request)
         self._num_running += 1
         try:
-            async with self._session.post(
+            async with await reuse.post(
+                self._session,
                 upstream.base_url + request.path.removeprefix("/v1"),
                 data=with_fields(request.body, model=upstream.model),
                 headers=upstream.headers(replace(request, trace=span.headers)),

@@ -2,6 +2,7 @@ import asyncio
 import gzip
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from typing import Any
 
 import aiohttp
 import pytest
@@ -205,6 +206,27 @@ async def test_what_is_no_answer_is_an_error(
     assert said in caught.value.message
     assert "127.0.0.1" not in caught.value.message
     assert len(upstream.received) == 1
+
+
+@pytest.mark.parametrize("act", [Act.BREAK, Act.RESET])
+async def test_an_idle_connection_that_is_closed_is_made_up_for(
+    backend: ApiBackend, upstream: Upstream, act: Act
+) -> None:
+    """In the moment in which it is used again: the request goes once more on another, and no more
+    than once."""
+    await taken(backend)
+
+    class Once(dict[str, Script]):
+        def get(self, key: str, default: Any = None) -> Any:
+            return self.pop(key, default)
+
+    upstream.scripts = Once(up=Script((act,)))
+    assert body_of(await taken(backend)) == WHOLE
+    assert len(upstream.received) == 3
+    upstream.scripts = {"up": Script((act,))}
+    with pytest.raises(UpstreamError):
+        await taken(backend)
+    assert len(upstream.received) == 5
 
 
 @pytest.mark.parametrize(

@@ -151,6 +151,7 @@ async def test_one_that_cannot_say_what_it_serves_does_not_hide_the_others() -> 
 
 async def test_polling_outlives_a_broken_cluster(caplog: pytest.LogCaptureFixture) -> None:
     """A cluster that cannot be read leaves the last view, and no secret in the log."""
+    caplog.set_level("WARNING", "roundhouse")
     directory, cluster = await refreshed(DEMO)
     cluster.broken = True
     cluster.polled.clear()

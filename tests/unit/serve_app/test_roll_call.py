@@ -82,6 +82,7 @@ async def test_a_call_that_fails_harms_no_other(
     listener: Listener, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It is said in the log, and tried again later."""
+    caplog.set_level("WARNING", "roundhouse")
     replicas = Replicas()
     call = RollCall(listener, replicas.call)
     call.hold([running("broken"), running("demo")])
