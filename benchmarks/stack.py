@@ -22,6 +22,7 @@ from serve_app.launch import run
 
 ROOT = Path(__file__).resolve().parents[1]
 START_LIMIT_S = 240
+READY_LIMIT_S = 5  # a first answer may import things
 STOP_LIMIT_S = 20
 PATIENCE_S = 5
 LOG_TAIL_CHARS = 3000
@@ -62,7 +63,7 @@ class Stack:
     def wait_until_ready(self) -> None:
         """Raises: RuntimeError, with the end of the log, if the stack ends or takes too long."""
         with suppress(TimeoutError):
-            until(lambda: self._ended() or answers(self.port, self.ready_path), START_LIMIT_S, 0.2)
+            until(lambda: self._ended() or self._ready(), START_LIMIT_S, 0.2)
             if not self._ended():
                 return
         tail = self.log.read_text(errors="replace")[-LOG_TAIL_CHARS:]
@@ -97,6 +98,9 @@ class Stack:
     def processes(self) -> list[psutil.Process]:
         return run.members(self.mark)
 
+    def _ready(self) -> bool:
+        return answers(self.port, self.ready_path, READY_LIMIT_S)
+
     def _ended(self) -> bool:
         return self._child is not None and self._child.poll() is not None
 
@@ -113,9 +117,9 @@ def running(stacks: Sequence[Stack]) -> Iterator[None]:
         yield
 
 
-def answers(port: int, path: str) -> bool:
-    """Whether a GET on loopback is answered with 200 at once."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=1)
+def answers(port: int, path: str, limit_s: float = 1) -> bool:
+    """Whether a GET on loopback is answered with 200 in time."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=limit_s)
     try:
         connection.request("GET", path)
         return connection.getresponse().status == 200
