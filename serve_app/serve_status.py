@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import ray
 from ray import serve
-from ray.exceptions import RayTaskError
+from ray.exceptions import GetTimeoutError, RayTaskError
 from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
 from ray.serve.generated.serve_pb2 import ApplicationStatus as StatusNumber
 from ray.serve.generated.serve_pb2 import StatusOverview
@@ -36,6 +36,7 @@ ANSWER_TIMEOUT_S = 10.0
 # What nothing announced is seen by then at the latest: a replica that moves to another node.
 KEPT_S = 30.0
 STATUS_PREFIX = "APPLICATION_STATUS_"
+NUM_AT_ONCE = 16
 NUM_SPREAD = 8  # so that what was read together is not read together again
 
 
@@ -128,16 +129,28 @@ class ServeStatus:
         return self._found
 
     def _learn(self, raw: Sequence[bytes], now_s: float) -> None:
-        kept = {key: found for key in raw if (found := self._kept.get(key)) is not None}
-        due = [key for key in raw if key not in kept or now_s >= kept[key].until_s]
+        kept = self._kept = {key: found for key in raw if (found := self._kept.get(key))}
+        due_at_s = {key: kept[key].until_s if key in kept else 0.0 for key in raw}
+        due = sorted((key for key in raw if now_s >= due_at_s[key]), key=due_at_s.__getitem__)
+        for start in range(0, len(due), NUM_AT_ONCE):
+            try:
+                self._keep(due[start : start + NUM_AT_ONCE], now_s)
+            except GetTimeoutError:
+                if len(kept) < len(raw):
+                    raise
+                break  # all are known; those that were not read now come first next time
+        self._raw = raw
+        self._found = [kept[key].status for key in raw]
+        self._due_s = min((found.until_s for found in kept.values()), default=now_s + KEPT_S)
+
+    def _keep(self, due: Sequence[bytes], now_s: float) -> None:
+        """What has been read stays read, even if the controller is too busy to tell the rest."""
+        kept = self._kept
         for number, (key, read) in enumerate(zip(due, self._read(due), strict=True)):
             # The same object, so that it is seen to be the same.
             status = kept[key].status if key in kept and kept[key].status == read else read
             kept_s = KEPT_S * (1 + number % NUM_SPREAD / NUM_SPREAD) if status.settled else 0.0
             kept[key] = _Kept(status, now_s + kept_s)
-        self._raw, self._kept = raw, kept
-        self._found = [kept[key].status for key in raw]
-        self._due_s = min((found.until_s for found in kept.values()), default=now_s + KEPT_S)
 
     def _read(self, raw: Sequence[bytes]) -> Iterator[Status]:
         """Of each short status the whole."""

@@ -1,9 +1,11 @@
 """The cluster's state, read from Serve's controller: what is asked for, and when."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import pytest
+from ray.exceptions import GetTimeoutError
 from ray.serve.generated import serve_pb2
 from ray.serve.schema import (
     ApplicationStatus,
@@ -78,6 +80,35 @@ def test_what_has_not_changed_is_not_asked_for_again() -> None:
     assert [a.name for a, b in zip(first, changed, strict=True) if a is not b] == ["m7"]
     assert status.read() is changed
     assert controller.asked[1:] == [[], ["m7"], []]
+
+
+def test_a_busy_controller_is_not_asked_for_the_same_again() -> None:
+    """What a controller has told before it became too busy is kept: the next look asks on from
+    there, so that a look at many new applications ends however slow the controller is. Where all
+    are known what it told last is good until it tells more, and all have their turn."""
+
+    class Busy(ScriptedController):
+        def details(
+            self, deployments: Sequence[tuple[str, str]]
+        ) -> Sequence[DeploymentDetails | None]:
+            if len(self.asked[-1]) >= 32:
+                raise GetTimeoutError
+            return super().details(deployments)
+
+    controller = Busy(**{f"m{i}": RUNNING for i in range(80)})
+    status = ServeStatus(controller)
+    for _ in range(2):
+        with pytest.raises(GetTimeoutError):
+            status.read()
+    assert len(status.read()) == 80
+    assert [len(asked) for asked in controller.asked] == [32, 32, 16]
+    assert len({name for asked in controller.asked for name in asked}) == 80
+    controller.healthy = dict.fromkeys(controller.replicas, "UPDATING")
+    for _ in range(3):
+        with suppress(GetTimeoutError):
+            status.read()
+    controller.replicas = {name: ["RUNNING", "RUNNING"] for name in controller.replicas}
+    assert [sum(s.takes == 16 for s in status.read()) for _ in range(3)] == [32, 64, 80]
 
 
 def test_what_is_on_the_move_is_looked_at_each_time() -> None:
