@@ -31,7 +31,8 @@ def server_args(path: str, model_id: str, config: VLLMConfig) -> Namespace:
         "pipeline_parallel_size": config.pipeline_parallel_size,
         "distributed_executor_backend": _executor(config),
         "gpu_memory_utilization": config.memory_utilization,
-        "disable_log_stats": True,
+        # vLLM's own spans are made of its statistics, and without them its engine would die.
+        "disable_log_stats": "otlp_traces_endpoint" not in config.engine_options,
         **_quantization(config),
         **_adapters(model_id, config),
         **config.engine_options,

@@ -100,6 +100,13 @@ def test_engine_options() -> None:
         server_args("/m", "name", config(engine_options={"max_num_seq": 7}))
 
 
+def test_traces_need_statistics() -> None:
+    """vLLM makes its spans of its statistics, which are off otherwise since they cost."""
+    assert server_args("/m", "n", config()).disable_log_stats
+    traced = config(engine_options={"otlp_traces_endpoint": "http://localhost:4318/v1/traces"})
+    assert not server_args("/m", "n", traced).disable_log_stats
+
+
 def test_quantization() -> None:
     """nf4 is vLLM's bitsandbytes; int8, which vLLM has not, is refused by name."""
     assert server_args("/m", "n", config(quantization="nf4")).quantization == "bitsandbytes"
