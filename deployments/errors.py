@@ -20,6 +20,7 @@ RoundhouseError                  500  internal_error
 │ ├ BackendUnavailable           503  model_unavailable
 │ │ ├ ModelWarming               503  model_warming
 │ │ ├ NotTaken                   503  model_unavailable
+│ │ ├ ReplicaDied                503  model_unavailable
 │ │ └ WeightsLost                503  weights_lost
 │ └ BackendTimeout               504  timeout
 └ StartError                     503  model_failed_to_start
@@ -186,6 +187,10 @@ class ModelWarming(BackendUnavailable):
 
 class NotTaken(BackendUnavailable):
     """No replica took the request in time, and the call was ended: it may be sent again."""
+
+
+class ReplicaDied(BackendUnavailable):
+    """The process that had the request is gone, or its node: another replica may answer."""
 
 
 class WeightsLost(BackendUnavailable):

@@ -17,7 +17,7 @@ from deployments import backends, spans
 from deployments.config import BackendConfig
 from deployments.errors import RoundhouseError
 from deployments.exchange import EVENT_STREAM, Exchange, Head, Item, ModelCard
-from serve_app import scaling
+from serve_app import draining, scaling
 from serve_app.answering import told
 from serve_app.config import RouterArgs, RouterSettings
 from serve_app.error_response import log_unforeseen
@@ -39,7 +39,6 @@ from serve_app.wire.frames import Ticket
 from serve_app.wire.membership import Membership
 
 ROUTER_CPUS = 0.2  # of an operator's count; the router shares its node with API models
-DRAIN_S = 120.0
 # What is wrong with a model is seldom gone the next time, and loading it takes its time.
 MAX_STARTS = 3
 
@@ -57,7 +56,7 @@ def router_deployment(args: RouterArgs, nodes: Sequence[Node]) -> Deployment:
         Router,
         name="Router",
         max_ongoing_requests=4096,
-        graceful_shutdown_timeout_s=DRAIN_S,
+        **draining.router_options(),
         **request.cpu_options(ROUTER_CPUS, nodes),
         **scaling.of_router(args.autoscaling, nodes),
     )
@@ -80,7 +79,7 @@ def model_deployment(config: BackendConfig, nodes: Sequence[Node]) -> Deployment
         max_ongoing_requests=config.max_ongoing_requests,
         max_queued_requests=config.max_ongoing_requests,
         max_constructor_retry_count=MAX_STARTS,
-        graceful_shutdown_timeout_s=DRAIN_S,
+        **draining.model_options(config),
         **request.options(config, nodes),
         **scaling.of_model(config),
     )

@@ -14,6 +14,7 @@ from deployments.errors import (
     ModelNotFound,
     ModelWarming,
     NotTaken,
+    ReplicaDied,
     RequestError,
     RoundhouseError,
 )
@@ -114,8 +115,9 @@ class Dispatch:
         self, application: Application, exchange: Exchange, patience: Patience, account: Account
     ) -> Answer:
         """What no replica takes, since the last has just gone or all are full, waits for one that
-        is on its way."""
-        was_held = False
+        is on its way. What died with its replica is begun once more, and no more than that: it may
+        be what the replica died of."""
+        was_held = died = False
         while True:
             was_held = was_held or application.state != "running"
             with account.holding(application):
@@ -123,6 +125,10 @@ class Dispatch:
             exchange = replace(exchange, deadline_s=patience.answer_left_s)
             try:
                 return await self._begin(application, exchange, was_held)
+            except ReplicaDied:
+                if died:
+                    raise
+                died = True
             except NotTaken:
                 found = self._directory.application(application.name)
                 starts = found is not None and (found.starts or found.state == "cold")

@@ -16,7 +16,7 @@ POLL_S = 1.0
 REPLICA = "ServeReplica:"  # how Serve's replicas begin as actors
 EPILOG = """\
 example, as `preStop` of a pod (cluster/kuberay/rayservice.yaml):
-  roundhouse drain --limit-s 330
+  roundhouse drain --limit-s 1300
 
 The node stays in the cluster and takes no more work: end it afterwards. Exit status: 0 no replica
 is left on it, and nobody is connected to its port; 1 not so after the limit, or Ray refused.

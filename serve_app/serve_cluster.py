@@ -28,6 +28,7 @@ from deployments.errors import (
     BackendOverloaded,
     BackendUnavailable,
     NotTaken,
+    ReplicaDied,
     RoundhouseError,
 )
 from deployments.exchange import Exchange, Item, ModelCard
@@ -54,7 +55,7 @@ MAX_REASON_CHARS = 500
 TRANSLATIONS: tuple[tuple[type[BaseException], type[BackendError], str, float], ...] = (
     (BackPressureError, BackendOverloaded, "The model's queue is full.", 1),
     (DeploymentUnavailableError, BackendUnavailable, "The model has no replica that runs.", 5),
-    (RayActorError, BackendUnavailable, "The model's replica died.", 1),
+    (RayActorError, ReplicaDied, "The model's replica died.", 1),
     (RequestCancelledError, BackendUnavailable, "The model gave the request up.", 1),
     (GetTimeoutError, BackendUnavailable, "The model does not answer.", 1),
     (RayServeException, BackendUnavailable, "The model cannot be reached.", 1),

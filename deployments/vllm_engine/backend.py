@@ -22,6 +22,7 @@ from deployments.spans import TraceHeaders
 from deployments.vllm_engine.args import computes_on_cpu, server_args
 from deployments.vllm_engine.cores import EngineCores
 from deployments.vllm_engine.errors import error_from_answer
+from deployments.vllm_engine.guard import EngineGuard
 from deployments.vllm_engine.launch import EngineConfig, create_engine_config, launch
 from deployments.vllm_engine.load import Gauge
 from deployments.vllm_engine.stops import path_of_exchange
@@ -45,6 +46,7 @@ class VLLMBackend:
         self._app: ASGIApp | None = None
         self.engine_config: EngineConfig = create_engine_config
         self._cores = EngineCores()
+        self._guard = EngineGuard()
 
     def card(self) -> ModelCard:
         return ModelCard(backend="vllm", models=tuple(self._model_ids))
@@ -66,9 +68,10 @@ class VLLMBackend:
             _check_adapter(name, adapter, Path(path))
         args = await asyncio.to_thread(server_args, path, self._model_id, self._config)
         try:
-            self._engine, self._app = await launch(
-                args, self._config, self._gauge, self.engine_config
-            )
+            with self._guard.learning():
+                self._engine, self._app = await launch(
+                    args, self._config, self._gauge, self.engine_config
+                )
         except (ValueError, OSError, RuntimeError) as exc:
             await self.stop()
             reason = str(exc).strip().split("\n")[0]
@@ -81,6 +84,7 @@ class VLLMBackend:
         self._cores.release()
         if engine is not None:
             await asyncio.to_thread(engine.shutdown)
+        self._guard.release()
 
     async def check_health(self) -> None:
         if self._engine is None or self._engine.errored:

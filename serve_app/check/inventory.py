@@ -4,7 +4,7 @@ Reads what has the right shape and passes over the rest in silence: `schema.py` 
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from enum import Enum
 from typing import Any
@@ -13,6 +13,7 @@ from deployments import catalog
 from serve_app.check.problem import Path
 
 MODULE = "serve_app.app"
+HAPROXY = "RAY_SERVE_ENABLE_HA_PROXY"
 
 
 class Role(Enum):
@@ -85,9 +86,10 @@ class Application:
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """All applications of the file, in its order."""
+    """All applications of the file, in its order, and the environment of Serve's controller."""
 
     applications: tuple[Application, ...]
+    controller_env: Mapping[str, Any] = field(default_factory=dict)
 
     def of(self, role: Role) -> list[Application]:
         return [application for application in self.applications if application.role is role]
@@ -103,7 +105,14 @@ def read(value: object) -> Inventory | None:
     listed = value.get("applications") if isinstance(value, dict) else None
     if not isinstance(listed, list):
         return None
-    return Inventory(tuple(Application(*found) for found in _mappings(listed, ("applications",))))
+    applications = (Application(*found) for found in _mappings(listed, ("applications",)))
+    return Inventory(tuple(applications), _controller_env(value))
+
+
+def _controller_env(value: object) -> Mapping[str, Any]:
+    for key in ("controller_options", "runtime_env", "env_vars"):
+        value = value.get(key) if isinstance(value, dict) else None
+    return value if isinstance(value, dict) else {}
 
 
 def _mappings(value: object, path: Path) -> Iterator[tuple[Path, Mapping[str, Any]]]:

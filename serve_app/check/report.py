@@ -12,6 +12,7 @@ from serve_app.check import (
     aliases,
     args,
     document,
+    draining,
     gpus,
     import_path,
     inventory,
@@ -33,6 +34,7 @@ RULES = (
     args.check,
     aliases.check,
     scaling.check,
+    draining.check,
 )
 
 

@@ -9,10 +9,9 @@ from typing import Any
 import yaml
 
 from serve_app.check import inventory
-from serve_app.check.inventory import Role
+from serve_app.check.inventory import HAPROXY, Role
 
 EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
-HAPROXY = "RAY_SERVE_ENABLE_HA_PROXY"
 # Taken besides the router's: the variable that sets each, and Serve's default. The last is that of
 # the proxy behind HAProxy, which two instances would share without a word, and answer each other's.
 SIDE_PORTS = {

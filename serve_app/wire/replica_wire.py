@@ -4,7 +4,7 @@ import asyncio
 from functools import partial
 from typing import Protocol, cast
 
-from deployments.errors import BackendUnavailable, NotTaken
+from deployments.errors import ReplicaDied
 from deployments.exchange import Exchange
 from serve_app.wire.failure import error_of
 from serve_app.wire.frames import (
@@ -103,7 +103,7 @@ class ReplicaWire(asyncio.Protocol):
         self._disarm()
         self._leaving = True
         for inbox in self._inboxes.values():
-            inbox.end(BackendUnavailable("The model's replica died.", retry_after_s=1))
+            inbox.end(ReplicaDied("The model's replica died.", retry_after_s=1))
         self._owner.lost(self)
 
     def data_received(self, data: bytes) -> None:
@@ -211,7 +211,8 @@ class ReplicaWire(asyncio.Protocol):
 
     def _hang(self) -> None:
         """What it has begun may go on some day; the rest is given back."""
-        for inbox in self._inboxes.values():
+        for stream, inbox in self._inboxes.items():
             if not inbox.begun:
-                inbox.end(NotTaken("The model's replica does not answer.", retry_after_s=1))
+                self._tell(stream, Kind.FORGET)  # should it live after all
+                inbox.end(ReplicaDied("The model's replica does not answer.", retry_after_s=1))
         self._owner.changed(self)

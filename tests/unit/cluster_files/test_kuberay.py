@@ -18,9 +18,9 @@ from ray.autoscaler._private.kuberay.autoscaling_config import (
 )
 
 from serve_app import kuberay_command
-from serve_app.app import DRAIN_S
 from serve_app.check import document, inventory
 from serve_app.cli import main
+from serve_app.draining import DRAIN_S
 from serve_app.placement.cluster_plan import cluster_plan
 from serve_app.placement.node import Node
 from serve_app.placement.selector import matches, off_gpu_nodes

@@ -9,7 +9,7 @@ import ray
 from deployments import errors
 from deployments.exchange import EVENT_STREAM, Head, Item, Tail
 from serve_app.app import bundles, model, router
-from serve_app.config import RouterArgs
+from serve_app.config import RouterArgs, RouterSettings
 
 
 def test_deployment_is_named_after_its_backend() -> None:
@@ -32,6 +32,31 @@ def test_starts_are_bounded() -> None:
     args = {"backend": "echo"}
     deployment = model(args)._bound_deployment.options(num_replicas=50)
     assert deployment._deployment_config.max_constructor_retry_count == 3
+
+
+def test_what_has_begun_may_end() -> None:
+    """A replica that goes is given longer than the router gives a request by default."""
+    longest_s = RouterSettings().request_timeout_s
+    for application in (router(RouterArgs()), model({"backend": "echo"})):
+        config = application._bound_deployment._deployment_config
+        assert config.graceful_shutdown_timeout_s > longest_s
+
+
+@pytest.mark.parametrize(
+    ("args", "beside"),
+    [
+        ({"backend": "echo"}, 100),
+        ({"backend": "api", "models": {"m": {"upstream_model": "u"}}}, 100),
+        ({"backend": "vllm", "checkpoint": "/m"}, 0),
+        ({"backend": "huggingface", "checkpoint": "/m"}, 0),
+    ],
+)
+def test_who_comes_before_the_other_goes(args: dict[str, object], beside: int) -> None:
+    """A new version starts beside the old one where that costs next to nothing; of a model with
+    weights it takes the old one's place, since there may be no room for two."""
+    config = model(args)._bound_deployment._deployment_config
+    assert config.max_surge_percent == beside
+    assert router(RouterArgs())._bound_deployment._deployment_config.max_surge_percent == 100
 
 
 def test_ram_is_declared() -> None:

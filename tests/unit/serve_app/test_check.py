@@ -241,7 +241,25 @@ ALIASES = [
     ("{demo: [gpt-4]}", "{demo-hf: [chat]}  # <-", "`chat` is an alias"),
 ]
 
-CASES = [*YAML, *SCHEMA, *NAMES, *IMPORTS, *ARGS, *ALIASES]
+DRAINING = [
+    (
+        '&fast\n      FAST: "1"\n',
+        '&fast  # <-\n      RAY_SERVE_ENABLE_HA_PROXY: "1"\n',
+        "cuts off streams 120 s after a change of the routers, which are drained for 620 s",
+    ),
+    (
+        'FAST: "1"\n',
+        'RAY_SERVE_ENABLE_HA_PROXY: "1"\n      RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S: "620"  # <-\n',
+        "set RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S to more",
+    ),
+    (
+        "aliases: {chat: demo}",
+        "request_timeout_s: 3600  # <-\n      aliases: {chat: demo}",
+        "set `graceful_shutdown_timeout_s` of the deployment too",
+    ),
+]
+
+CASES = [*YAML, *SCHEMA, *NAMES, *IMPORTS, *ARGS, *ALIASES, *DRAINING]
 
 
 def findings(text: str) -> tuple[Finding, ...]:

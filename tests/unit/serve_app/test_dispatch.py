@@ -14,6 +14,7 @@ from deployments.errors import (
     BackendUnavailable,
     ModelNotFound,
     ModelWarming,
+    ReplicaDied,
     RequestError,
     RoundhouseError,
 )
@@ -278,3 +279,32 @@ async def test_giving_up_frees_the_backend(cluster: LocalCluster) -> None:
     with pytest.raises(asyncio.CancelledError):
         await opening
     assert demo.num_running == 0
+
+
+class Dying(EchoBackend):
+    """An echo whose replica dies of so many requests, each time before the first byte is out."""
+
+    def __init__(self, num_deaths: int) -> None:
+        super().__init__("demo", EchoConfig())
+        self.num_deaths = num_deaths
+        self.num_begun = 0
+
+    async def exchange(self, request: Exchange) -> AsyncGenerator[Item, None]:
+        self.num_begun += 1
+        async for item in super().exchange(request):
+            if self.num_begun <= self.num_deaths:
+                raise ReplicaDied("The model's replica died.")
+            yield item
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_what_died_with_its_replica_is_begun_once_more(stream: bool) -> None:
+    """Another replica answers what one died with; what two died of is asked of no third."""
+    backend = Dying(1)
+    answer = await opened(LocalCluster({"demo": backend}), asking(stream=stream))
+    assert answer.good
+    await answer.rest.aclose()
+    backend = Dying(2)
+    with pytest.raises(ReplicaDied):
+        await opened(LocalCluster({"demo": backend}), asking(stream=stream))
+    assert backend.num_begun == 2

@@ -13,7 +13,7 @@ from ray.serve.schema import (
     ReplicaState,
 )
 
-from deployments.errors import BackendError, BackendOverloaded, BackendUnavailable
+from deployments.errors import BackendError, BackendOverloaded, BackendUnavailable, ReplicaDied
 from serve_app.serve_cluster import application_from_status, error_from_serve, reason_from_message
 
 
@@ -85,8 +85,8 @@ def test_reason_is_the_last_line() -> None:
     [
         (BackPressureError(num_queued_requests=1, max_queued_requests=1), BackendOverloaded, 429),
         (DeploymentUnavailableError(DeploymentID("vllm", "demo")), BackendUnavailable, 503),
-        (ActorDiedError(), BackendUnavailable, 503),
-        (ActorUnavailableError("gone", None), BackendUnavailable, 503),
+        (ActorDiedError(), ReplicaDied, 503),
+        (ActorUnavailableError("gone", None), ReplicaDied, 503),
         (RayError("anything"), BackendUnavailable, 503),
         (TimeoutError(), BackendUnavailable, 503),
     ],

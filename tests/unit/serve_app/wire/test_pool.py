@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from deployments.errors import BackendOverloaded, NotTaken
+from deployments.errors import BackendOverloaded, ReplicaDied
 from deployments.exchange import Exchange, Head
 from serve_app.wire import replica_wire
 from serve_app.wire.desk import Bundles
@@ -169,7 +169,7 @@ async def test_a_replica_that_hangs_gives_back_what_it_has_not_begun(
     inbox = await opened(listener)
     take = wire.data_received
     wire.data_received = lambda data: None  # type: ignore[method-assign]
-    with pytest.raises(NotTaken):
+    with pytest.raises(ReplicaDied):
         await inbox.read()
     assert await listener.pool(MODEL).open(request()) is None
     wire.data_received = take  # type: ignore[method-assign]

@@ -1,0 +1,1 @@
+"""Change under load: nothing that was not removed fails, and nothing is cut short."""
