@@ -20,7 +20,9 @@ logger = logging.getLogger("roundhouse")
 State = Literal["running", "warming", "cold", "failed"]
 REFRESH_PERIOD_S = 1.0
 FIRST_LOOK_S = 5.0
-STARTING_REPLICAS = ("STARTING", "UPDATING", "RECOVERING", "PENDING_MIGRATION")
+STARTING_REPLICAS = ("STARTING", "UPDATING", "RECOVERING")
+# The second are those of a node that is being drained: they answer until others do.
+RUNNING_REPLICAS = ("RUNNING", "PENDING_MIGRATION")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,9 @@ class Cluster(Protocol):
 
     async def wake(self, application: Application) -> None:
         """Has a cold application start a replica; returns when one runs. Raises: BackendError."""
+
+    def doubt(self, name: str) -> None:
+        """What is known of an application is not so: for a while it is asked for at each look."""
 
     async def loading(self) -> Mapping[str, Sequence[Progress]]:
         """How far the replicas are that are being loaded, by application, where that is known."""
@@ -176,6 +181,11 @@ class Directory:
             if application is not previous.get(name):
                 for watcher in self.watchers:
                     watcher(previous.get(name), application)
+
+    def doubt(self, name: str) -> None:
+        """Has the poll look at an application afresh, and at once: it is not as it was said."""
+        self._cluster.doubt(name)
+        self.hurry()
 
     def hurry(self) -> None:
         """Has the poll look at once: something has just changed."""

@@ -4,8 +4,9 @@ Before the first byte of an answer another model may still give it; after that n
 answer that is not streamed is taken in whole first, so it either comes whole or not at all.
 """
 
+import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 
 from deployments.body import MAX_ECHO_CHARS
@@ -26,6 +27,7 @@ from serve_app.directory import Application, Cluster, Directory
 from serve_app.guard import Request
 from serve_app.warming import Patience, Warming
 
+LOOK_AGAIN_S = 2.0
 # A key that the upstream refuses, or an overload, is the backend's trouble and not the request's.
 FAILED_STATUS = frozenset({401, 403, 408, 429})
 
@@ -129,12 +131,21 @@ class Dispatch:
                 if died:
                     raise
                 died = True
+                self._directory.doubt(application.name)
             except NotTaken:
+                await self._looked_again(application)
                 found = self._directory.application(application.name)
                 starts = found is not None and (found.starts or found.state == "cold")
                 if found is None or not starts or patience.left_s <= 0:
                     raise
                 application = found
+
+    async def _looked_again(self, application: Application) -> None:
+        """Returns when it is known better why no replica took a request: it may have died."""
+        self._directory.doubt(application.name)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_AGAIN_S):
+                await self._directory.next_look()
 
     def _candidates(self, name: str, settings: RouterSettings) -> Iterator[tuple[str, Application]]:
         """The model that a name means, then its fallbacks, once each, those that run before those

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from deployments.errors import BackendError
-from serve_app.directory import Application
+from serve_app.directory import RUNNING_REPLICAS, Application
 from serve_app.wire.frames import Ticket
 from serve_app.wire.listener import Listener
 
@@ -49,7 +49,7 @@ class RollCall:
                 task.add_done_callback(self._tasks.discard)
 
     def _is_due(self, application: Application) -> bool:
-        num_running = application.replicas.get("RUNNING", 0)
+        num_running = sum(application.replicas.get(name, 0) for name in RUNNING_REPLICAS)
         num_wires = self._listener.pool(application.name).num_usable
         if num_running <= num_wires:
             return False

@@ -34,7 +34,7 @@ from deployments.errors import (
 from deployments.exchange import Exchange, Item, ModelCard
 from deployments.progress import Progress
 from serve_app import loading
-from serve_app.directory import STARTING_REPLICAS, Application, State
+from serve_app.directory import RUNNING_REPLICAS, STARTING_REPLICAS, Application, State
 from serve_app.placement import waiting
 from serve_app.placement.live import cluster_nodes
 from serve_app.placement.node import Node
@@ -128,6 +128,9 @@ class ServeCluster:
             await handle.remote()
         except (RayError, RayServeException) as exc:
             raise error_from_serve(exc) from None
+
+    def doubt(self, name: str) -> None:
+        self._status.doubt(name)
 
     async def loading(self) -> Mapping[str, Sequence[Progress]]:
         return await loading.read()
@@ -268,7 +271,7 @@ def application_from_status(
 
 def state_from_replicas(status: ApplicationStatus, replicas: Mapping[str, int]) -> State:
     """A replica that runs can answer, whatever else is going on."""
-    if replicas.get("RUNNING", 0):
+    if any(replicas.get(name) for name in RUNNING_REPLICAS):
         return "running"
     starting = any(replicas.get(name) for name in STARTING_REPLICAS)
     if status == ApplicationStatus.DEPLOY_FAILED or (status in BROKEN and not starting):

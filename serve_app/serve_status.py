@@ -30,6 +30,8 @@ from ray.serve.schema import (
 )
 from ray.serve.schema import ServeStatus as PublicStatus
 
+from serve_app.directory import RUNNING_REPLICAS
+
 logger = logging.getLogger("roundhouse")
 
 ANSWER_TIMEOUT_S = 10.0
@@ -37,6 +39,7 @@ ANSWER_TIMEOUT_S = 10.0
 KEPT_S = 30.0
 STATUS_PREFIX = "APPLICATION_STATUS_"
 NUM_AT_ONCE = 16
+DOUBTED_S = 15.0  # the controller itself hears of a death after a look or two of its own
 NUM_SPREAD = 8  # so that what was read together is not read together again
 
 
@@ -115,6 +118,11 @@ class ServeStatus:
     _found: Sequence[Status] = ()
     _kept: dict[bytes, _Kept] = field(default_factory=dict)
     _due_s: float = 0.0
+    _doubted: dict[str, float] = field(default_factory=dict)
+
+    def doubt(self, name: str) -> None:
+        """Reads an application at each look for a while: it is not as was said."""
+        self._doubted[name] = time.monotonic() + DOUBTED_S
 
     def read(self) -> Sequence[Status]:
         """The status of every application, now. Blocks."""
@@ -124,13 +132,16 @@ class ServeStatus:
             found = self.public().applications
             return [Status(name, overview) for name, overview in found.items()]
         now_s = time.monotonic()
-        if raw != self._raw or now_s >= self._due_s:
+        for name, until_s in list(self._doubted.items()):  # another thread may add to it
+            if until_s < now_s:
+                del self._doubted[name]
+        if raw != self._raw or now_s >= self._due_s or self._doubted:
             self._learn(raw, now_s)
         return self._found
 
     def _learn(self, raw: Sequence[bytes], now_s: float) -> None:
         kept = self._kept = {key: found for key in raw if (found := self._kept.get(key))}
-        due_at_s = {key: kept[key].until_s if key in kept else 0.0 for key in raw}
+        due_at_s = {key: self._due_at_s(kept.get(key)) for key in raw}
         due = sorted((key for key in raw if now_s >= due_at_s[key]), key=due_at_s.__getitem__)
         for start in range(0, len(due), NUM_AT_ONCE):
             try:
@@ -151,6 +162,9 @@ class ServeStatus:
             status = kept[key].status if key in kept and kept[key].status == read else read
             kept_s = KEPT_S * (1 + number % NUM_SPREAD / NUM_SPREAD) if status.settled else 0.0
             kept[key] = _Kept(status, now_s + kept_s)
+
+    def _due_at_s(self, kept: _Kept | None) -> float:
+        return 0.0 if kept is None or kept.status.name in self._doubted else kept.until_s
 
     def _read(self, raw: Sequence[bytes]) -> Iterator[Status]:
         """Of each short status the whole."""
@@ -196,5 +210,5 @@ def _takes(deployments: Mapping[str, DeploymentDetails]) -> int | None:
     if len(deployments) != 1:
         return None
     (details,) = deployments.values()
-    running = [replica for replica in details.replicas if replica.state == ReplicaState.RUNNING]
+    running = [replica for replica in details.replicas if replica.state in RUNNING_REPLICAS]
     return int(details.deployment_config.max_ongoing_requests) * len(running)

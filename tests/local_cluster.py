@@ -31,6 +31,7 @@ class LocalCluster:
         self.wakes: list[str] = []
         self.queued: dict[str, int] = {}
         self.awake = asyncio.Event()
+        self.doubts: list[str] = []
 
     async def applications(self) -> Sequence[Application]:
         return [self._application(name) for name in self.backends]
@@ -46,6 +47,9 @@ class LocalCluster:
         self.wakes.append(application.name)
         await self.awake.wait()
         self.states.pop(application.name, None)
+
+    def doubt(self, name: str) -> None:
+        self.doubts.append(name)
 
     async def loading(self) -> Mapping[str, Sequence[Progress]]:
         return self.progress

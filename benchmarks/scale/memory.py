@@ -48,6 +48,9 @@ class Echoes:
     def num_queued(self, application: Application) -> int:
         return 0
 
+    def doubt(self, name: str) -> None:
+        pass
+
     async def loading(self) -> Mapping[str, Sequence[Progress]]:
         return {}
 

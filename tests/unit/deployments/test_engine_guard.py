@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import psutil
 import pytest
@@ -32,10 +33,9 @@ if __name__ == "__main__":
 
 
 @pytest.fixture
-def replica(tmp_path: object) -> "subprocess.Popen[str]":
-    file = f"{tmp_path}/replica.py"
-    with open(file, "w") as script:
-        script.write(REPLICA)
+def replica(tmp_path: Path) -> "subprocess.Popen[str]":
+    file = tmp_path / "replica.py"
+    file.write_text(REPLICA)
     return subprocess.Popen(
         [sys.executable, file],
         stdin=subprocess.PIPE,
@@ -53,7 +53,7 @@ def test_an_engine_ends_with_a_replica_that_is_killed(replica: "subprocess.Popen
     assert len(guard) == 1
     os.kill(replica.pid, signal.SIGKILL)
     replica.communicate()
-    gone, alive = psutil.wait_procs([engine, *guard], timeout=10)
+    _, alive = psutil.wait_procs([engine, *guard], timeout=10)
     assert alive == []
 
 

@@ -301,8 +301,10 @@ class Dying(EchoBackend):
 async def test_what_died_with_its_replica_is_begun_once_more(stream: bool) -> None:
     """Another replica answers what one died with; what two died of is asked of no third."""
     backend = Dying(1)
-    answer = await opened(LocalCluster({"demo": backend}), asking(stream=stream))
+    cluster = LocalCluster({"demo": backend})
+    answer = await opened(cluster, asking(stream=stream))
     assert answer.good
+    assert cluster.doubts == ["demo"]
     await answer.rest.aclose()
     backend = Dying(2)
     with pytest.raises(ReplicaDied):

@@ -19,7 +19,7 @@ from ray.serve.schema import (
 from ray.serve.schema import ServeStatus as PublicStatus
 
 from serve_app import serve_status
-from serve_app.serve_cluster import ServeCluster, num_running, room
+from serve_app.serve_cluster import ServeCluster, num_running, room, state_from_replicas
 from serve_app.serve_status import ServeStatus, Status
 
 RUNNING = ["RUNNING"]
@@ -215,3 +215,26 @@ def test_room() -> None:
     assert [room(8, routers) for routers in (1, 2, 3, 16)] == [8, 4, 3, 1]
     assert room(None, 2) is None
     assert num_running(None) == 1
+
+
+def test_what_is_doubted_is_asked_for_at_each_look() -> None:
+    """A replica that has died is found missing, though Serve's short status says nothing of it."""
+    controller = ScriptedController(one=RUNNING, two=RUNNING)
+    status = ServeStatus(controller)
+    status.read()
+    controller.replicas["one"] = ["STARTING"]
+    status.read()
+    assert controller.asked[1] == []
+    status.doubt("one")
+    (one, _) = status.read()
+    assert controller.asked[2] == ["one"]
+    (details,) = one.overview.deployments.values()
+    assert details.replica_states == {"STARTING": 1}
+
+
+def test_a_replica_that_moves_still_answers() -> None:
+    """On a node that is drained it runs until another does."""
+    (status,) = ServeStatus(ScriptedController(one=["PENDING_MIGRATION", "STARTING"])).read()
+    replicas = {"PENDING_MIGRATION": 1, "STARTING": 1}
+    assert state_from_replicas(ApplicationStatus.RUNNING, replicas) == "running"
+    assert status.takes == 8
