@@ -28,6 +28,7 @@ from serve_app.guard import Request
 from serve_app.warming import Patience, Warming
 
 LOOK_AGAIN_S = 2.0
+MISSED_S = 30.0  # by then a death has been noticed by Serve too, however busy it is
 # A key that the upstream refuses, or an overload, is the backend's trouble and not the request's.
 FAILED_STATUS = frozenset({401, 403, 408, 429})
 
@@ -65,6 +66,7 @@ class Dispatch:
 
     def __init__(self, cluster: Cluster, directory: Directory) -> None:
         self._cluster = cluster
+        self._died_at: dict[str, float] = {}
         self._directory = directory
         self.warming = Warming(cluster, directory)
         self.admission = Admission()
@@ -117,8 +119,8 @@ class Dispatch:
         self, application: Application, exchange: Exchange, patience: Patience, account: Account
     ) -> Answer:
         """What no replica takes, since the last has just gone or all are full, waits for one that
-        is on its way. What died with its replica is begun once more, and no more than that: it may
-        be what the replica died of."""
+        is on its way, or will be once Serve misses one that died. What died with its replica is
+        begun once more, and no more than that: it may be what the replica died of."""
         was_held = died = False
         while True:
             was_held = was_held or application.state != "running"
@@ -131,14 +133,20 @@ class Dispatch:
                 if died:
                     raise
                 died = True
+                self._died_at[application.name] = asyncio.get_running_loop().time()
                 self._directory.doubt(application.name)
             except NotTaken:
                 await self._looked_again(application)
                 found = self._directory.application(application.name)
-                starts = found is not None and (found.starts or found.state == "cold")
-                if found is None or not starts or patience.left_s <= 0:
+                if found is None or not self._is_awaited(found) or patience.left_s <= 0:
                     raise
                 application = found
+
+    def _is_awaited(self, application: Application) -> bool:
+        """Whether a replica comes, or will once it is noticed that one has died."""
+        died_at = self._died_at.get(application.name, -MISSED_S)
+        missed = asyncio.get_running_loop().time() - died_at < MISSED_S
+        return missed or application.starts or application.state == "cold"
 
     async def _looked_again(self, application: Application) -> None:
         """Returns when it is known better why no replica took a request: it may have died."""

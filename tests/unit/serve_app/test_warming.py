@@ -9,7 +9,7 @@ import openai
 import pytest
 
 from deployments.config import EchoConfig
-from deployments.errors import BackendUnavailable, NotTaken
+from deployments.errors import BackendUnavailable, NotTaken, ReplicaDied
 from deployments.exchange import Exchange
 from deployments.progress import Progress, Shard
 from deployments.testing import EchoBackend
@@ -353,6 +353,15 @@ async def test_what_no_replica_took_waits_for_one(app: RouterApp, cluster: Local
         answer = await post(url + CHAT, chat())
     assert answer.status == 200
     assert len(cluster.exchanges) == 3
+
+
+async def test_a_death_that_serve_has_not_noticed(app: RouterApp, cluster: LocalCluster) -> None:
+    """After a replica died, what none takes waits, though the last one is still said to run."""
+    cluster.backends["demo"] = Refusing(ReplicaDied("died"), NotTaken("none"), NotTaken("none"))
+    async with serving(app) as url:
+        answer = await post(url + CHAT, chat())
+    assert answer.status == 200
+    assert len(cluster.exchanges) == 4
 
 
 @pytest.mark.parametrize(
