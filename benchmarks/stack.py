@@ -33,7 +33,8 @@ OFFLINE = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "RAY_USAGE_STATS_E
 
 @dataclass(slots=True)
 class Stack:
-    """A server and all of its processes. `ready_path` answers 200 once the model can be asked."""
+    """A server and all of its processes. `ready_path` answers 200 once the model can be asked, on
+    `ready_port` if that is not the server's own."""
 
     name: str
     port: int
@@ -42,6 +43,7 @@ class Stack:
     log: Path
     environment: Mapping[str, str] = field(default_factory=dict)
     mark: str = field(default_factory=run.new_run)
+    ready_port: int | None = None
     _child: "subprocess.Popen[bytes] | None" = None
 
     @property
@@ -99,7 +101,7 @@ class Stack:
         return run.members(self.mark)
 
     def _ready(self) -> bool:
-        return answers(self.port, self.ready_path, READY_LIMIT_S)
+        return answers(self.ready_port or self.port, self.ready_path, READY_LIMIT_S)
 
     def _ended(self) -> bool:
         return self._child is not None and self._child.poll() is not None

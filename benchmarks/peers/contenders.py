@@ -105,9 +105,10 @@ def huggingface_contenders(checkpoint: Path) -> list[Contender]:
 
 def serve_llm(name: str, folder: Path, environment: Mapping[str, str] = NOTHING) -> Stack:
     """Ray Serve LLM: as its documentation starts it, unless the environment says otherwise."""
-    port, options = free_port(), engine_options()
+    port, ready_port, options = free_port(), free_port(), engine_options()
     settings = {
         "port": port,
+        "ready_port": ready_port,
         "kind": "gpu" if Path("/dev/nvidia0").exists() else "cpu",
         "model_source": options.pop("model"),
         "model_id": options.pop("served_model_name"),
@@ -117,7 +118,7 @@ def serve_llm(name: str, folder: Path, environment: Mapping[str, str] = NOTHING)
     command = [python, "-m", "benchmarks.peers.ray_serve_llm", json.dumps(settings)]
     log = folder / f"{name.replace(' ', '_')}.log"
     ours_too = {"PYTHONPATH": str(ROOT), **side_ports(), **APART, **environment}
-    return Stack(name, port, "/v1/models", command, log, ours_too)
+    return Stack(name, port, "/", command, log, ours_too, ready_port=ready_port)
 
 
 def upstream_stack(folder: Path) -> Stack:

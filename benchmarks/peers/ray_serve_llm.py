@@ -1,14 +1,15 @@
 """Ray Serve LLM with the demo's engine, in an environment of its own: a script for a Stack.
 
-`python -m benchmarks.peers.ray_serve_llm SETTINGS`, with a JSON of `port`, `kind`, `model_id`,
-`model_source` and `engine_kwargs`. It is what Ray's documentation starts with, `build_openai_app`
-of one LLMConfig; the environment says whether HAProxy and direct streaming are on. It serves until
-it is ended.
+`python -m benchmarks.peers.ray_serve_llm SETTINGS`, with a JSON of `port`, `ready_port`, `kind`,
+`model_id`, `model_source` and `engine_kwargs`. It is what Ray's documentation starts with,
+`build_openai_app` of one LLMConfig; the environment says whether HAProxy and direct streaming are
+on. It serves until it is ended. Its own `/v1/models` answers before the engine is there, so this
+process says on `ready_port` when it is.
 """
 
 import json
-import signal
 import sys
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import ray
 from ray import serve
@@ -17,6 +18,14 @@ from ray.serve.llm import LLMConfig, build_openai_app
 # Its placement group and its ingress ask for more CPUs than a small machine has. They are only
 # counted, not used: with fewer it waits for a place without an end.
 NUM_LOGICAL_CPUS = 16
+
+
+class Ready(BaseHTTPRequestHandler):
+    """Answers, and that is all that it says."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
 
 
 def main() -> None:
@@ -30,7 +39,7 @@ def main() -> None:
         log_engine_metrics=False,  # as bare vLLM, which is started without
     )
     serve.run(build_openai_app({"llm_configs": [config]}), name="llm", route_prefix="/")
-    signal.sigwait({signal.SIGINT, signal.SIGTERM})
+    HTTPServer(("127.0.0.1", settings["ready_port"]), Ready).serve_forever()
 
 
 if __name__ == "__main__":
