@@ -31,9 +31,10 @@ class Step:
     num_applications: int
     num_running: int
     router_rss_mb: float
+    router_shared_mb: float  # of that, libraries' pages and those of Ray's object store
     router_idle_cpu: float  # CPU seconds per second, with nothing to do but to look
     controller_idle_cpu: float
-    request_cpu_ms: float  # of the router, for a request
+    request_cpu_ms: float  # of the router, for a request, beyond what it uses while idle
     answer_p50_ms: float
     look_cpu_ms: float  # of whoever looks, where nothing has changed
     public_look_cpu_ms: float  # the same by serve.status()
@@ -70,12 +71,13 @@ def _step(stack: Stack, names: Sequence[str], share: float) -> Step:
     time.sleep(2)
     idle = _idle([router, controller], 10 * share)
     before_s = cpu_s(router)
-    _, samples = asyncio.run(arrivals.in_turn(stack.url, bodies, num_requests, 4))
-    request_cpu_s = (cpu_s(router) - before_s) / num_requests
+    elapsed_s, samples = asyncio.run(arrivals.in_turn(stack.url, bodies, num_requests, 4))
+    request_cpu_s = (cpu_s(router) - before_s - idle[0] * elapsed_s) / num_requests
     return Step(
         num_applications=len(names),
         num_running=len(asked),
         router_rss_mb=router.memory_info().rss / MEGABYTE,
+        router_shared_mb=router.memory_info().shared / MEGABYTE,
         router_idle_cpu=idle[0],
         controller_idle_cpu=idle[1],
         request_cpu_ms=1000 * request_cpu_s,

@@ -51,6 +51,7 @@ def _steps(steps: Sequence[Step]) -> Table:
     header = (
         "models (with a replica)",
         "router MB",
+        "of that shared",
         "router idle, % of a core",
         "controller idle, %",
         "router ms CPU/request",
@@ -62,6 +63,7 @@ def _steps(steps: Sequence[Step]) -> Table:
         (
             f"{step.num_applications} ({step.num_running})",
             number(step.router_rss_mb),
+            number(step.router_shared_mb),
             number(100 * step.router_idle_cpu),
             number(100 * step.controller_idle_cpu),
             number(step.request_cpu_ms),
