@@ -22,7 +22,6 @@ from benchmarks import hf_servers
 from benchmarks.hf_work import NUM_REQUESTS, endless_checkpoint, requests
 from benchmarks.machine import Machine, this_machine
 from benchmarks.stack import OFFLINE, ROOT, Stack, running
-from deployments.huggingface.pages import HUGE_PAGES
 
 # As in hf_contenders.py, which imports torch.
 OURS, CONTINUOUS = "ours", "continuous batching"
@@ -59,12 +58,11 @@ class Worker:
 
     def __init__(self, name: str, checkpoint: Path, log: Path) -> None:
         self.name = name
-        more = HUGE_PAGES if name == OURS else {}  # as the backend sets it for itself
         with log.open("wb") as errors:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "benchmarks.hf_worker", name, str(checkpoint)],
                 cwd=ROOT,
-                env={**os.environ, **OFFLINE, "OMP_NUM_THREADS": "1", **more},
+                env={**os.environ, **OFFLINE, "OMP_NUM_THREADS": "1"},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,

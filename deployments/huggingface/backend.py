@@ -17,7 +17,6 @@ from deployments.huggingface.endpoints import Prepared, check_path, prepare
 from deployments.huggingface.generation import Sink
 from deployments.huggingface.grammar import Grammar, Grammars, Source
 from deployments.huggingface.loader import load
-from deployments.huggingface.pages import use_huge_pages
 from deployments.huggingface.plan import TextModel
 from deployments.load import Load
 from deployments.progress import Report, unreported
@@ -169,8 +168,6 @@ class HuggingFaceBackend:
 
 def _run(config: HuggingFaceConfig, report: Report) -> "Running | Embedding":
     """Loads the model and starts its engine. Raises: StartError."""
-    if config.memory is None:  # where every byte is planned, none is to be rounded up
-        use_huge_pages()
     folder = hub.folder(config, report)
     enforce(config)
     if task_of(folder, config) == "embed":
