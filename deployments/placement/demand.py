@@ -67,7 +67,7 @@ def demand(model: Model, quantization: str, workload: Workload) -> Demand:
         layers=tuple(layer.num_bytes(dtype, quantization) for layer in weights.layers),
         outer=weights.outer.num_bytes(dtype),
         working=model.working(workload),
-        repacked=quantization != "none" or not weights.is_stored_as(dtype),
+        repacked=quantization != "none" or weights.has_parts or not weights.is_stored_as(dtype),
         scratch=0 if quantization == "none" else weights.largest_matrix * SCRATCH_BYTES,
         adapters=model.adapter_bytes,
     )

@@ -12,6 +12,7 @@ from deployments.placement.geometry import Geometry
 from deployments.placement.header import StoredTensor
 
 IN_LAYER = re.compile(r"(?:(.+?)\.)?(\d+)\.")
+EXPERT = re.compile(r"\.experts\.\d+\.")
 HEADS = ("lm_head.weight", "embed_out.weight")
 # Buffers that old checkpoints stored; transformers makes them anew.
 BUFFERS = ("rotary_emb.inv_freq", ".masked_bias")
@@ -85,6 +86,12 @@ class Weights:
         """The file with the largest tensor."""
         tensors = [tensor for part in (*self.layers, self.outer) for tensor in part.tensors]
         return max(tensors, key=lambda tensor: tensor.num_bytes).file
+
+    @property
+    def has_parts(self) -> bool:
+        """Whether layers hold experts one by one, which models hold as one."""
+        tensors = (tensor for layer in self.layers for tensor in layer.tensors)
+        return any(EXPERT.search(tensor.name) for tensor in tensors)
 
     def is_stored_as(self, dtype: str) -> bool:
         """Whether every layer can be used as it stands in the files."""

@@ -10,12 +10,19 @@ from typing import Any
 import torch
 from torch import nn
 from transformers.conversion_mapping import get_model_conversion_mapping
-from transformers.core_model_loading import WeightRenaming, rename_source_key
+from transformers.core_model_loading import (
+    WeightConverter,
+    WeightRenaming,
+    dot_natural_key,
+    rename_source_key,
+)
 
+from deployments.huggingface.streaming.merged import Merged, Part, merges_into_one
 from deployments.placement.header import StoredTensor
 from deployments.placement.weights import Weights
 
 States = Mapping[str, StoredTensor]
+Pieces = tuple[WeightConverter, list[Part]]
 
 
 class Unstreamable(Exception):
@@ -25,28 +32,34 @@ class Unstreamable(Exception):
 @dataclass(frozen=True, slots=True)
 class Matched:
     """The model's layers, and the tensors of each by the parameters' names within it; the tensors
-    around them by the parameters' names in the model."""
+    around them by the parameters' names in the model. `merged` are the parameters of each layer
+    that are still to be put together."""
 
     layers: tuple[nn.Module, ...]
     of_layers: tuple[States, ...]
     outer: States
+    merged: tuple[Mapping[str, Merged], ...] = ()
 
 
 def match(model: Any, weights: Weights) -> Matched:
     """Finds every parameter of a model among the tensors. Raises: Unstreamable."""
     stack_name, stack = _stack(model, len(weights.layers))
     states = _states(model)
-    there = _renamed(model, weights, states)
-    found = {name: _found(name, state, there) for name, state in states.items()}
+    there, parts = _renamed(model, weights, states)
     of_layers: tuple[dict[str, StoredTensor], ...] = tuple({} for _ in stack)
+    merged: tuple[dict[str, Merged], ...] = tuple({} for _ in stack)
     outer = {}
-    for name, tensor in found.items():
-        if name.startswith(f"{stack_name}."):
-            index, _, rest = name.removeprefix(f"{stack_name}.").partition(".")
-            of_layers[int(index)][rest] = tensor
+    for name, state in states.items():
+        index, _, rest = name.removeprefix(f"{stack_name}.").partition(".")
+        is_of_layer = name.startswith(f"{stack_name}.")
+        if is_of_layer and name in parts:
+            rule, found = parts[name]
+            merged[int(index)][rest] = Merged(name, tuple(state.shape), rule, tuple(found), model)
+        elif is_of_layer:
+            of_layers[int(index)][rest] = _found(name, state, there)
         else:
-            outer[name] = tensor
-    return Matched(tuple(stack), of_layers, outer)
+            outer[name] = _found(name, state, there)
+    return Matched(tuple(stack), of_layers, outer, merged if any(merged) else ())
 
 
 def put(module: nn.Module, name: str, tensor: torch.Tensor) -> None:
@@ -79,24 +92,31 @@ def _states(model: Any) -> dict[str, torch.Tensor]:
     return dict(model.named_parameters()) | buffers
 
 
-def _renamed(model: Any, weights: Weights, states: Mapping[str, torch.Tensor]) -> States:
-    """The files' tensors by today's names. Raises: Unstreamable, if some must be put together."""
+def _renamed(
+    model: Any, weights: Weights, states: Mapping[str, torch.Tensor]
+) -> tuple[States, Mapping[str, Pieces]]:
+    """The files' tensors by today's names, and of parameters that must be put together the rule and
+    the parts, in the files' order. Raises: Unstreamable, if parameters are part of a tensor."""
     rules = get_model_conversion_mapping(model)
     renamings = [rule for rule in rules if isinstance(rule, WeightRenaming)]
     converters = [rule for rule in rules if not isinstance(rule, WeightRenaming)]
-    found = {}
+    rule_of = {pattern: rule for rule in converters for pattern in rule.source_patterns}
+    found, parts = {}, dict[str, Pieces]()
     for part in (*weights.layers, weights.outer):
-        for tensor in part.tensors:
+        for tensor in sorted(part.tensors, key=lambda tensor: dot_natural_key(tensor.name)):
             name, converted = rename_source_key(
                 tensor.name, renamings, converters, model.base_model_prefix, dict(states)
             )
-            if converted is not None:
-                raise Unstreamable(f"`{tensor.name}` is only a part of a parameter")
-            found[name] = tensor
+            if converted is None:
+                found[name] = tensor
+            elif not merges_into_one(rule_of[converted]):
+                raise Unstreamable(f"`{tensor.name}` is several parameters")
+            else:
+                parts.setdefault(name, (rule_of[converted], []))[1].append(Part(converted, tensor))
     for alias, name in (model.all_tied_weights_keys or {}).items():
         if name not in found and alias in found:
             found[name] = found[alias]
-    return found
+    return found, parts
 
 
 def _found(name: str, state: torch.Tensor, there: States) -> StoredTensor:

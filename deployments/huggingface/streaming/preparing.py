@@ -1,6 +1,6 @@
 """Layers that cannot be used as they lie in the checkpoint, made into ones that can."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -16,12 +16,29 @@ from deployments.placement.weights import CASTABLE
 from deployments.progress import Report
 
 
+@dataclass(frozen=True, slots=True)
+class Making:
+    """What layers are made: numbers of a type, and matrices packed."""
+
+    dtype: torch.dtype
+    quantization: str
+
+    def cast(self, tensor: Tensor) -> Tensor:
+        """A tensor of numbers in the type, any other as it is."""
+        return tensor.to(self.dtype) if tensor.is_floating_point() else tensor
+
+
 def need_repacking(matched: Matched, stored: str, quantization: str) -> bool:
-    """Whether layers must be cast to `stored`, safetensors' name of a type, moved or quantised."""
-    return quantization != "none" or any(
-        not can_be_viewed(tensor) or (tensor.dtype != stored and tensor.dtype in CASTABLE)
-        for part in matched.of_layers
-        for tensor in part.values()
+    """Whether layers must be cast to `stored`, safetensors' name of a type, moved, put together or
+    quantised."""
+    return (
+        quantization != "none"
+        or bool(matched.merged)
+        or any(
+            not can_be_viewed(tensor) or (tensor.dtype != stored and tensor.dtype in CASTABLE)
+            for part in matched.of_layers
+            for tensor in part.values()
+        )
     )
 
 
@@ -32,21 +49,27 @@ def prepared(
 
     Raises: StartError.
     """
-    files = sorted({tensor.file for part in matched.of_layers for tensor in part.values()})
+    files = sorted(_files(matched))
     folder = disk / FOLDER / repacked.key(files, str(dtype), quantization)
     reader = Reader(files)
     try:
         of_layers = repacked.repack(
             folder,
             len(matched.layers),
-            lambda number: _made(matched, number, dtype, quantization, reader),
+            lambda number: _layer(matched, number, Making(dtype, quantization), reader),
             report,
         )
     finally:
         reader.close()
     if quantization != "none":
         _replace_linears(matched, dtype, quantization)
-    return replace(matched, of_layers=tuple(of_layers))
+    return replace(matched, of_layers=tuple(of_layers), merged=())
+
+
+def _files(matched: Matched) -> set[Path]:
+    merged = (parameter for layer in matched.merged for parameter in layer.values())
+    parts = {part.tensor.file for parameter in merged for part in parameter.parts}
+    return parts | {tensor.file for part in matched.of_layers for tensor in part.values()}
 
 
 def _replace_linears(matched: Matched, dtype: torch.dtype, quantization: str) -> None:
@@ -67,16 +90,24 @@ def read(part: States, reader: Reader) -> dict[str, Tensor]:
     return {view.name: view.of(slot) for view in layout.views}
 
 
-def _made(
-    matched: Matched, number: int, dtype: torch.dtype, quantization: str, reader: Reader
+def _layer(
+    matched: Matched,
+    number: int,
+    making: Making,
+    reader: Reader,
 ) -> dict[str, Tensor]:
+    """What is written of a layer."""
     made: dict[str, Tensor] = {}
     for name, tensor in read(matched.of_layers[number], reader).items():
-        cast = tensor.to(dtype) if tensor.is_floating_point() else tensor
-        if quantization == "none":
+        cast = making.cast(tensor)
+        if making.quantization == "none":
             made[name] = cast.clone()
         else:
-            made |= _packed(matched.layers[number], name, cast, quantization)
+            made |= _packed(matched.layers[number], name, cast, making.quantization)
+    if matched.merged:
+        for name, parameter in matched.merged[number].items():
+            parts = {part.tensor.name: part.tensor for part in parameter.parts}
+            made[name] = making.cast(parameter.made(read(parts, reader))).contiguous()
     return made
 
 

@@ -22,7 +22,10 @@ from deployments.errors import StartError
 from deployments.placement.header import StoredTensor, read_header
 from deployments.progress import Progress, Report, Shard
 
-VERSION = 1
+VERSION = 2
+ALIGNMENT = (
+    64  # of a resident tensor: sums in float32 may end otherwise where vectors begin otherwise
+)
 MANIFEST = "manifest.json"
 LOCK = "lock"
 BLOCK_BYTES = 2**22
@@ -58,15 +61,26 @@ def repack(
 
 def _write(folder: Path, num_layers: int, layer: Callable[[int], Tensors], report: Report) -> None:
     with _part(folder) as part:
-        checksums = []
+        checksums, pad = [], ""
         for number in range(num_layers):
             report(Progress(WRITING, (Shard("layers", number, num_layers),)))
-            save_file(dict(layer(number)), _file(part, number))
+            pad = _save(layer(number), _file(part, number), pad)
             checksums.append(_checksum(_file(part, number)))
         (part / MANIFEST).write_text(json.dumps(checksums))
         shutil.rmtree(folder, ignore_errors=True)
         part.rename(folder)
     report(Progress(WRITING, (Shard("layers", num_layers, num_layers),)))
+
+
+def _save(tensors: Tensors, file: Path, pad: str) -> str:
+    """Writes a layer with what its header is to be padded with; returns what it is for all layers
+    that have the same names."""
+    save_file(dict(tensors), file, {"pad": pad})
+    missing = -min(tensor.start for tensor in read_header(file)) % ALIGNMENT
+    if missing:
+        pad += missing * " "
+        save_file(dict(tensors), file, {"pad": pad})
+    return pad
 
 
 def _is_whole(folder: Path, num_layers: int, report: Report) -> bool:

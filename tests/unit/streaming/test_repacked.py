@@ -128,6 +128,7 @@ def test_repacking_happens_once(tmp_path: Path) -> None:
     second = repacked.repack(folder, 3, source, unreported)
     assert source.asked == [0, 1, 2]
     assert first == second
+    assert all(min(t.start for t in layer.values()) % 64 == 0 for layer in first)
     assert {name: tensor.shape for name, tensor in first[0].items()} == {"a": (5,), "b": (3,)}
 
 
