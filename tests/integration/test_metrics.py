@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from typing import Any
@@ -26,10 +27,18 @@ def scraped(roundhouse: Roundhouse) -> Iterator[Sample]:
     """Every sample of every address in the file where Ray tells Prometheus what to scrape."""
     for group in json.loads(roundhouse.discovery_file.read_text()):
         for address in group["targets"]:
-            with urllib.request.urlopen(f"http://{address}/metrics", timeout=20) as answer:
-                text = answer.read().decode()
-            for family in text_string_to_metric_families(text):
+            for family in text_string_to_metric_families(told_by(address)):
                 yield from family.samples
+
+
+def told_by(address: str) -> str:
+    """Nothing, where nobody listens: two Rays of one machine name the same autoscaler's address,
+    and it is gone with the first of them."""
+    try:
+        with urllib.request.urlopen(f"http://{address}/metrics", timeout=20) as answer:
+            return str(answer.read().decode())
+    except urllib.error.URLError:
+        return ""
 
 
 def value(samples: list[Sample], name: str, **labels: str) -> float:

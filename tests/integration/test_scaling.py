@@ -35,7 +35,9 @@ def deployed(roundhouse: Roundhouse, *applications: dict[str, Any]) -> Iterator[
 
 async def said(session: aiohttp.ClientSession, url: str, text: str, model: str) -> tuple[int, str]:
     """The status and the text of an answer."""
-    async with session.post(url + CHAT, json=chat(text, model, max_tokens=64)) as response:
+    async with session.post(
+        url + CHAT, json=chat(text, model, max_tokens=64, temperature=0)
+    ) as response:
         body = await response.json()
         good = response.status == 200
         return response.status, body["choices"][0]["message"]["content"] if good else str(body)
