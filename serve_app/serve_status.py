@@ -38,7 +38,7 @@ ANSWER_TIMEOUT_S = 10.0
 # What nothing announced is seen by then at the latest: a replica that moves to another node.
 KEPT_S = 30.0
 STATUS_PREFIX = "APPLICATION_STATUS_"
-NUM_AT_ONCE = 4  # with each come Serve's own classes, pickled: a megabyte of shared memory
+NUM_AT_ONCE = 4  # with each come 110 kB of Serve's own classes, pickled, by the object store
 DOUBTED_S = 15.0  # the controller itself hears of a death after a look or two of its own
 NUM_SPREAD = 8  # so that what was read together is not read together again
 
