@@ -80,8 +80,9 @@ def costs(found: Mapping[str, Any]) -> Iterator[StackCost]:
                     [r for r in records if (r["stack"], r["load"]) == (stack, load)]
                     for load in (whole, streamed)
                 ]
-                if all(both):
-                    yield StackCost(path, stack, dict(_processes(both, whole_tokens, tokens)))
+                processes = dict(_processes(both, whole_tokens, tokens)) if all(both) else {}
+                if processes:  # without any there is nothing before the engine or the upstream
+                    yield StackCost(path, stack, processes)
 
 
 def _records(found: Mapping[str, Any]) -> Iterator[tuple[str, Sequence[Mapping[str, Any]]]]:

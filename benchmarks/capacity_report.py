@@ -34,7 +34,7 @@ def report_of(
     notes = [
         f"From {', '.join(file.name for file in files)}. CPUs to provide if each is to be "
         f"{100 * requests.use:.0f} % busy; engines are left out.",
-        f"{requests.requests_per_s:g} requests/s of one token; {tokens.tokens_per_s:g} tokens/s "
+        f"{requests.requests_per_s:g} whole answers/s; {tokens.tokens_per_s:g} tokens/s "
         f"in {tokens.requests_per_s:g} streams/s.",
         "A process of Python uses one CPU at most: so many replicas of the router.",
     ]

@@ -21,9 +21,9 @@ from deployments.config import Config, EnvName, ModelId
 class RouterAutoscaling(Config):
     """Between how many replicas the router has, by what each can do: its event loop is one CPU's.
 
-    A stream of 64 tokens was measured to cost a router some 4 ms (benchmarks/RESULTS.md): 0.6 of a
-    CPU are 150 of them a second. What a request costs differs with its length, so it is the CPU
-    that is watched; their number only bounds what is under way.
+    A stream of 64 tokens was measured to cost a router 0.5 ms behind an API and 4 ms where each
+    token came by itself (benchmarks/RESULTS.md): 0.6 of a CPU are 1200 or 150 of them a second. So
+    it is the CPU that is watched; the number of requests only bounds what is under way.
     """
 
     min_replicas: PositiveInt = 1

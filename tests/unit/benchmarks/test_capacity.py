@@ -48,6 +48,8 @@ PEERS = {
             "records": [
                 record("LiteLLM proxy", API_WHOLE, litellm=5.0, upstream=9.0),
                 record("LiteLLM proxy", API_STREAMED, litellm=37.0, upstream=9.0),
+                record("no gateway", API_WHOLE, upstream=9.0),
+                record("no gateway", API_STREAMED, upstream=9.0),
             ],
         },
     ]
