@@ -102,6 +102,21 @@ class Instance:
         """What the instance has printed so far, its replicas included."""
         return Path(self._log.name).read_text(errors="replace")
 
+    @property
+    def logs(self) -> Path:
+        """Where Ray and Serve keep every log of the run."""
+        for process in self.processes():
+            for argument in process.info["cmdline"] or ():
+                if argument.startswith("--session-dir="):
+                    return Path(argument.partition("=")[2]) / "logs"
+        raise AssertionError("no process says where the session is")
+
+    def written(self) -> dict[str, str]:
+        """All that the run has logged so far, by file."""
+        files = [file for file in self.logs.rglob("*") if file.is_file()]
+        assert len(files) > 10
+        return {str(f): f.read_text(errors="replace") for f in files} | {"stderr": self.log}
+
     def application(self, name: str) -> dict[str, Any] | None:
         """What /-/models says of an application."""
         _, body = self.get("/-/models")
