@@ -122,11 +122,12 @@ class Directory:
 
     @property
     def ready(self) -> bool:
-        """Whether every application that should run does. One that was cold and has been asked
-        for does not make the others unready."""
+        """Whether every application that should run does, and has said which models it serves. One
+        that was cold and has been asked for does not make the others unready."""
         found = self._applications.values()
         return self.refreshed.is_set() and all(
-            a.state in {"running", "cold"} or a.woken for a in found
+            a.state == "cold" or a.woken or (a.state == "running" and a.name in self._cards)
+            for a in found
         )
 
     def start(self) -> None:

@@ -134,19 +134,27 @@ async def test_ready_when_everything_that_should_run_does(
     states: Sequence[State], ready: bool
 ) -> None:
     """Ready means that no application is starting or has failed; a cold one may stay cold."""
-    applications = [replace(DEMO, name=f"a{n}", state=state) for n, state in enumerate(states)]
+    names = ("demo", "api")  # which say what they serve
+    applications = [
+        replace(DEMO, name=name, state=state) for name, state in zip(names, states, strict=False)
+    ]
     assert not Directory(TellingCluster()).ready
     directory, _ = await refreshed(*applications)
     assert directory.ready is ready
 
 
 async def test_one_that_cannot_say_what_it_serves_does_not_hide_the_others() -> None:
-    """A card that cannot be had costs its application's names, and nobody else's."""
+    """A card that cannot be had costs its application's names, and nobody else's. Until it is
+    there, not everything is ready."""
     cluster = TellingCluster(DEMO, API)
-    del cluster.cards["api"]
+    card = cluster.cards.pop("api")
     directory = Directory(cluster)
     await directory.refresh()
     assert names(directory) == {"demo": "demo", "api": "api"}
+    assert not directory.ready
+    cluster.cards["api"] = card
+    await directory.refresh()
+    assert directory.ready
 
 
 async def test_polling_outlives_a_broken_cluster(caplog: pytest.LogCaptureFixture) -> None:
