@@ -168,20 +168,24 @@ class Directory:
             a.name: previous[a.name] if id(a) in same else _with_since(a, previous.get(a.name))
             for a in sorted(found, key=lambda a: a.name)
         }
+        self._index_models()  # before a card that is long in coming too: a state is seen at once
         unlearnt = [a for a in self._applications.values() if self._is_unlearnt(a)]
         await asyncio.gather(*map(self._learn, unlearnt))
         self._unlearnt = any(map(self._is_unlearnt, unlearnt))
         self._cards = {n: card for n, card in self._cards.items() if n in self._applications}
-        self._models = {
-            model: application
-            for application in self._applications.values()
-            for model in self._models_of(application)
-        }
+        self._index_models()
         self._found = found
         for name, application in self._applications.items():
             if application is not previous.get(name):
                 for watcher in self.watchers:
                     watcher(previous.get(name), application)
+
+    def _index_models(self) -> None:
+        self._models = {
+            model: application
+            for application in self._applications.values()
+            for model in self._models_of(application)
+        }
 
     def doubt(self, name: str) -> None:
         """Has the poll look at an application afresh, and at once: it is not as it was said."""

@@ -157,6 +157,26 @@ async def test_one_that_cannot_say_what_it_serves_does_not_hide_the_others() -> 
     assert directory.ready
 
 
+async def test_a_state_is_seen_while_a_card_is_awaited() -> None:
+    """What is found by a model's name and what the list shows are the same, at any time."""
+    directory, cluster = await refreshed(replace(DEMO, state="warming"))
+    come, card = asyncio.Event(), cluster.card
+
+    async def slow(application: Application) -> ModelCard:
+        await come.wait()
+        return await card(application)
+
+    cluster.card = slow  # type: ignore[method-assign]
+    cluster.found = [DEMO]
+    looking = asyncio.create_task(directory.refresh())
+    await asyncio.sleep(0)
+    assert directory.find("demo") is directory.application("demo")
+    assert directory.applications[0].state == "running"
+    come.set()
+    await looking
+    assert directory.find("demo") is directory.application("demo")
+
+
 async def test_polling_outlives_a_broken_cluster(caplog: pytest.LogCaptureFixture) -> None:
     """A cluster that cannot be read leaves the last view, and no secret in the log."""
     caplog.set_level("WARNING", "roundhouse")

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import ray
 
-from tests.change.nodes import Nodes, nodes
 from tests.change.traffic import Load, traffic
 from tests.integration.conftest import echo_application
 from tests.integration.instance import shipped_config
+from tests.nodes.nodes import Nodes, nodes
 
 SPREAD = {"num_replicas": 2, "max_replicas_per_node": 1}
 LOAD = Load(["twice", "once"], rate_per_s=10, one_long_in=10)
