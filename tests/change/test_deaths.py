@@ -14,8 +14,8 @@ def test_a_replica_is_killed(changing: Changing, model: str) -> None:
     """With another replica or without: every answer that had not begun comes all the same, and
     streams that had say that they are broken. The dead one is replaced."""
     num_replicas = 2 if model == "scaled" else 1
+    before, changed = changing.applications, changing.applications
     if num_replicas > 1:
-        changed = changing.applications
         changed[model]["deployments"] = [{"name": "echo", "num_replicas": num_replicas}]
         changing.deploy(changed)
         changing.wait_settled(model, num_replicas)
@@ -25,8 +25,10 @@ def test_a_replica_is_killed(changing: Changing, model: str) -> None:
         os.kill(killed, signal.SIGKILL)
         changing.instance.wait(lambda: len(changing.pids(model) - {killed}) == num_replicas)
         changing.wait_settled(model, num_replicas)
-        before = seen.count("good")
-        changing.instance.wait(lambda: seen.count("good") > before + 20)
+        num_good = seen.count("good")
+        changing.instance.wait(lambda: seen.count("good") > num_good + 20)
     assert [o for o in seen.outcomes if o.kind not in {"good", "broken"}] == []
     broken = [o for o in seen.outcomes if o.kind == "broken"]
     assert all(o.asked.stream and "replica died" in o.detail for o in broken)
+    changing.deploy(before)
+    changing.wait_settled(model, 1)
