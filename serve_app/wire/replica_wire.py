@@ -69,8 +69,10 @@ class ReplicaWire(asyncio.Protocol):
 
     @property
     def is_usable(self) -> bool:
-        """Whether it may be given requests, now or when it has fewer."""
-        return not self._leaving and self._num_silent < HUNG_LOOKS
+        """Whether it may be given requests, now or when it has fewer. One that is being cut may
+        not: what it is given is refused at once, and would come back to it for ever."""
+        gone = self._leaving or self._transport.is_closing()
+        return not gone and self._num_silent < HUNG_LOOKS
 
     @property
     def is_free(self) -> bool:

@@ -115,6 +115,19 @@ async def test_without_a_replica_there_is_no_wire(listener: Listener, replica: M
     assert await waiting is None
 
 
+async def test_a_wire_that_is_being_cut_is_given_nothing(listener: Listener, replica: Make) -> None:
+    """Neither at once, nor in the turn in which the loss is not told yet: the request goes by
+    another, and where there is none by the handle."""
+    gate = Gate()
+    await replica(gate.answer)
+    (wire,) = listener.pool(MODEL).wires
+    wire.cut()
+    assert listener.pool(MODEL).wires == [wire]
+    assert await listener.pool(MODEL).open(request()) is None
+    await until(lambda: not listener.pool(MODEL).wires, 5)
+    assert gate.asked == []
+
+
 async def test_what_others_have_filled_refuses(listener: Listener, replica: Make) -> None:
     """Two routers cannot know of each other's requests; a replica keeps its limit all the same,
     and is spared for a moment."""
