@@ -1,7 +1,7 @@
 """The quick benchmark: bare vLLM and Roundhouse on one machine, side by side in one run.
 
 Both are up all the time, and one at a time is loaded while the other is paused: A B A B for every
-load, in every repetition. It judges the bars of issue 2 alone: the peers come with issue 5.
+load, in every repetition. It judges the bars against bare vLLM; other peers: `benchmarks/peers`.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from benchmarks.load import Client, Load
 from benchmarks.machine import Machine, this_machine
 from benchmarks.priority import client_first
 from benchmarks.stack import Stack, running
-from benchmarks.summary import Record, Row
+from benchmarks.summary import Record, Row, failures_of
 
 SETTLE_S = 0.5  # for what a stack has to catch up with after a pause
 STOP_S = 15.0  # what it takes to end both stacks
@@ -61,11 +61,7 @@ class Quick:
     @property
     def failures(self) -> Counter[tuple[str, str, str]]:
         """Requests that failed, by stack, load and reason."""
-        counts: Counter[tuple[str, str, str]] = Counter()
-        for record in self.records:
-            for reason, count in record.failures.items():
-                counts[record.stack, record.load, reason] += count
-        return counts
+        return failures_of(self.records)
 
 
 def scaled(share: float) -> list[Load]:

@@ -7,6 +7,7 @@ and noise stays visible.
 """
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -29,6 +30,15 @@ class Record:
     failures: Mapping[str, int]
     figures: Figures
     cpu: CpuUse
+
+
+def failures_of(records: Sequence[Record]) -> Counter[tuple[str, str, str]]:
+    """Requests that failed, by stack, load and reason."""
+    counts: Counter[tuple[str, str, str]] = Counter()
+    for record in records:
+        for reason, count in record.failures.items():
+            counts[record.stack, record.load, reason] += count
+    return counts
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from benchmarks.peers import contenders, loads
 from benchmarks.peers.arena import Arena, arena
 from benchmarks.peers.paths import PATHS
 from benchmarks.priority import client_first
-from benchmarks.summary import Record
+from benchmarks.summary import Record, failures_of
 
 STOP_S = 15.0  # what it takes to end the stacks of a path
 WEIGHTS = {"engine": 3, "api": 2, "huggingface": 2}  # of the time: how long the paths take
@@ -50,11 +50,7 @@ class PathFound:
     @property
     def failures(self) -> Counter[tuple[str, str, str]]:
         """Requests that failed, by contender, load and reason."""
-        counts: Counter[tuple[str, str, str]] = Counter()
-        for record in self.records:
-            for reason, count in record.failures.items():
-                counts[record.stack, record.load, reason] += count
-        return counts
+        return failures_of(self.records)
 
 
 @dataclass(frozen=True, slots=True)
