@@ -50,7 +50,16 @@ def _executor(config: VLLMConfig) -> str | None:
     """What runs the shards: vLLM would go by what it finds around it, GPUs and Ray."""
     if config.spans_nodes:
         return "ray"
-    return "mp" if config.num_shards > 1 else None
+    if config.num_shards > 1:
+        return "mp"
+    has_one_core = config.engine_options.get("data_parallel_size", 1) == 1
+    return _in_core() if has_one_core and computes_on_cpu() else None
+
+
+def _in_core() -> str:
+    from deployments.vllm_engine.in_core import IN_CORE
+
+    return IN_CORE
 
 
 def _adapters(model_id: str, config: VLLMConfig) -> dict[str, Any]:

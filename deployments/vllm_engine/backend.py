@@ -5,7 +5,7 @@ tokens, and errors in one form.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,8 +19,7 @@ from deployments.exchange import Exchange, Head, Item, ModelCard, Tail
 from deployments.load import Load
 from deployments.progress import Progress, Report, unreported
 from deployments.spans import TraceHeaders
-from deployments.vllm_engine.args import computes_on_cpu, server_args
-from deployments.vllm_engine.cores import EngineCores
+from deployments.vllm_engine.args import server_args
 from deployments.vllm_engine.errors import error_from_answer
 from deployments.vllm_engine.guard import EngineGuard
 from deployments.vllm_engine.launch import EngineConfig, create_engine_config, launch
@@ -45,7 +44,7 @@ class VLLMBackend:
         self._gauge = Gauge()
         self._app: ASGIApp | None = None
         self.engine_config: EngineConfig = create_engine_config
-        self._cores = EngineCores()
+        self.log_identity: Mapping[str, str] | None = None  # of JSON lines; None: text
         self._guard = EngineGuard()
 
     def card(self) -> ModelCard:
@@ -70,18 +69,15 @@ class VLLMBackend:
         try:
             with self._guard.learning():
                 self._engine, self._app = await launch(
-                    args, self._config, self._gauge, self.engine_config
+                    args, self._config, self._gauge, self.engine_config, self.log_identity
                 )
         except (ValueError, OSError, RuntimeError) as exc:
             await self.stop()
             reason = str(exc).strip().split("\n")[0]
             raise StartError(f"vLLM could not start {self._config.checkpoint}: {reason}") from exc
-        if computes_on_cpu():
-            self._cores.settle()
 
     async def stop(self) -> None:
         engine, self._engine, self._app = self._engine, None, None
-        self._cores.release()
         if engine is not None:
             await asyncio.to_thread(engine.shutdown)
         self._guard.release()

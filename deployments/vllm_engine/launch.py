@@ -2,12 +2,13 @@
 
 import asyncio
 from argparse import Namespace
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from deployments.asgi import ASGIApp
 from deployments.config import VLLMConfig
 from deployments.stops import stop_ids
+from deployments.vllm_engine.json_log import in_json
 from deployments.vllm_engine.load import Gauge
 from deployments.vllm_engine.stops import Stops
 from deployments.vllm_engine.usage import usage_of_exchange
@@ -29,26 +30,38 @@ async def launch(
     config: VLLMConfig,
     gauge: Gauge,
     engine_config: EngineConfig = create_engine_config,
+    log_identity: Mapping[str, str] | None = None,
 ) -> tuple["EngineClient", ASGIApp]:
-    """Starts the engine (in a process of its own) and builds vLLM's app around it."""
+    """Starts the engine (in a process of its own) and builds vLLM's app around it. With a
+    `log_identity` vLLM logs as JSON, but for shards on other nodes, which have not our file."""
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.entrypoints.launchers.api_server.app_state import init_app_state
     from vllm.entrypoints.launchers.app import build_app
 
     engine_args = AsyncEngineArgs.from_cli_args(args)
-    vllm_config = await asyncio.to_thread(engine_config, engine_args)
-    # Not in a thread: the engine binds itself to the running loop.
-    engine = engine_class().from_vllm_config(
-        vllm_config,
-        disable_log_stats=args.disable_log_stats,
-        # Statistics cost a little of every step: only where somebody reads them.
-        stat_loggers=[gauge.stat_logger] if config.autoscaling else None,
-    )
+    with in_json(engine_args, None if config.spans_nodes else log_identity):
+        engine = await _started(engine_args, config, gauge, engine_config)
+        tasks = await engine.get_supported_tasks()  # all of its processes are up
     engine.stops = _stops(config, engine)
-    tasks = await engine.get_supported_tasks()
     app = build_app(args, tasks, engine.model_config)
     await init_app_state(engine, app.state, args, tasks)
     return engine, app
+
+
+async def _started(
+    engine_args: Any, config: VLLMConfig, gauge: Gauge, engine_config: EngineConfig
+) -> Any:
+    from deployments.vllm_engine.in_core import openmp_bound
+
+    vllm_config = await asyncio.to_thread(engine_config, engine_args)
+    # Not in a thread: the engine binds itself to the running loop.
+    with openmp_bound(vllm_config):
+        return engine_class().from_vllm_config(
+            vllm_config,
+            disable_log_stats=engine_args.disable_log_stats,
+            # Statistics cost a little of every step: only where somebody reads them.
+            stat_loggers=[gauge.stat_logger] if config.autoscaling else None,
+        )
 
 
 def _stops(config: VLLMConfig, engine: Any) -> Stops:
@@ -81,6 +94,13 @@ def engine_class() -> Any:
                     usage.prompt_tokens += len(output.prompt_token_ids or ())
                     counted = True
                 usage.completion_tokens += sum(len(o.token_ids) for o in output.outputs)
+                yield output
+
+        async def encode(self, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+            usage = usage_of_exchange.get()
+            async for output in super().encode(*args, **kwargs):
+                if output.finished:
+                    usage.prompt_tokens += len(output.prompt_token_ids or ())
                 yield output
 
     return Engine
