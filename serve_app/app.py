@@ -17,7 +17,7 @@ from deployments import backends, spans
 from deployments.config import BackendConfig
 from deployments.errors import RoundhouseError
 from deployments.exchange import EVENT_STREAM, Exchange, Head, Item, ModelCard
-from serve_app import draining, scaling
+from serve_app import draining, haproxy_guard, scaling
 from serve_app.answering import told
 from serve_app.config import RouterArgs, RouterSettings
 from serve_app.error_response import log_unforeseen
@@ -31,7 +31,7 @@ from serve_app.placement import request
 from serve_app.placement.granted import granted, join_group
 from serve_app.placement.live import cluster_nodes
 from serve_app.placement.node import Node
-from serve_app.replica_log import log_with_serve
+from serve_app.replica_log import log_engine_with_serve, log_with_serve
 from serve_app.router import RouterApp
 from serve_app.serve_cluster import ServeCluster
 from serve_app.wire.desk import Bundles, Desk
@@ -91,6 +91,7 @@ class Router:
 
     async def __init__(self, args: dict[str, Any]) -> None:  # type: ignore[misc] # Serve's form
         log_with_serve()
+        haproxy_guard.start()
         variable = RouterArgs.model_validate(args).api_keys_env
         keys = os.environ.get(variable, "").split(",") if variable else []
         digests = [digest(key.strip()) for key in keys if key.strip()]
@@ -119,9 +120,11 @@ class Model:
 
     async def __init__(self, args: dict[str, Any]) -> None:  # type: ignore[misc] # Serve's form
         log_with_serve()
+        haproxy_guard.start()
         config = granted(backends.configure(args))
         self._backend = backends.build(own_application(), config)
         join_group(self._backend)
+        log_engine_with_serve(self._backend)
         self._desk = Desk(self._answer, own_limit() or 0)
         self._membership = Membership(own_application(), self._desk)
         async with telling(own_application(), own_replica()) as report:

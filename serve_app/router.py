@@ -104,6 +104,7 @@ class RouterApp:
         headers = headers_from_scope(scope)
         if path not in OPEN_PATHS:
             check_key(headers, self._keys)
+        if path != "/health":  # before the first look a new router beside others is no lie
             await self.directory.first_look()
         if path in {*OPEN_PATHS, "/-/models", MODELS} or path.startswith(MODELS + "/"):
             reply.account.informs(path)

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 from serve_app.metrics.catalog import Metric
 
-# Label sets of one metric. What comes after them is booked as one: a label that nobody thought of
-# must not fill the memory of router, agent and Prometheus.
+# Of one name in one process: what comes after them Ray's OpenTelemetry merges into one without
+# labels, or worse, keeps the last of it. Here it is booked as one beforehand, and counts.
 MAX_SERIES = 2000
 OTHER = "(other)"
 
@@ -52,7 +52,7 @@ class Books:
         """Counts on."""
         sums = self.sums[metric]
         if labels not in sums:
-            labels = _bounded(labels, len(sums))
+            labels = _bounded(labels, len(sums), metric)
         sums[labels] = sums.get(labels, 0) + amount
 
     def observations(self, metric: Metric, labels: Labels) -> Observations:
@@ -60,8 +60,10 @@ class Books:
         series = self.histograms[metric]
         found = series.get(labels)
         if found is None:
-            labels = _bounded(labels, len(series))
-            found = series.setdefault(labels, Observations(metric.bounds))
+            labels = _bounded(labels, len(series), metric)
+            found = series.get(labels)
+        if found is None:
+            found = series[labels] = Observations(metric.bounds)
         return found
 
     def read(self, metric: Metric, gauge: Callable[[], Mapping[Labels, float]]) -> None:
@@ -69,5 +71,11 @@ class Books:
         self.gauges[metric] = gauge
 
 
-def _bounded(labels: Labels, num_series: int) -> Labels:
-    return labels if num_series < MAX_SERIES else (OTHER,) * len(labels)
+def max_label_sets(metric: Metric) -> int:
+    """Of a metric, the one for all others included. Each bucket of a histogram is a series."""
+    return MAX_SERIES // (len(metric.bounds) + 1)
+
+
+def _bounded(labels: Labels, num_label_sets: int, metric: Metric) -> Labels:
+    there_is_room = num_label_sets < max_label_sets(metric) - 1
+    return labels if there_is_room else (OTHER,) * len(labels)

@@ -18,6 +18,9 @@ TOKEN_S = (0.0025, 0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.15, 0.25, 
 REQUEST_S = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640)
 START_S = (1, 2.5, 5, 10, 20, 30, 60, 90, 120, 180, 300, 600, 1200, 2400)
 
+IF_ANY = "Only where there are any, or were in the last minute."
+IF_ONCE = "Only once there has been one."
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Metric:
@@ -133,21 +136,21 @@ QUEUED = Metric(
     "requests",
     APPLICATION,
     "Requests that a router has and no replica has room for yet, `max_ongoing_requests` being "
-    "reached on each.",
+    "reached on each. " + IF_ANY,
 )
 HELD = Metric(
     "roundhouse_held_requests",
     "gauge",
     "requests",
     APPLICATION,
-    "Requests that a router holds until the model runs.",
+    "Requests that a router holds until the model runs. " + IF_ANY,
 )
 HELD_DURATION = Metric(
     "roundhouse_held_seconds",
     "histogram",
     "seconds",
     APPLICATION,
-    "How long requests were held, whatever became of them.",
+    "How long requests were held, whatever became of them. " + IF_ONCE,
     START_S,
 )
 COLD_START = Metric(
@@ -156,7 +159,7 @@ COLD_START = Metric(
     "seconds",
     APPLICATION,
     "From a router's asking a model without replicas to start until one runs. Each router that "
-    "asked counts it.",
+    "asked counts it. " + IF_ONCE,
     START_S,
 )
 REPLICA_START = Metric(
@@ -172,8 +175,8 @@ APPLICATION_STATE = Metric(
     "gauge",
     "1 or 0",
     (*APPLICATION, "state"),
-    "1 for the state that an application is in: running, warming, cold or failed. Every router "
-    "tells it.",
+    "1 for the state that an application is in: running, warming, cold or failed; for a minute 0 "
+    "for the one that it has left. Every router tells it.",
 )
 REPLICAS = Metric(
     "roundhouse_replicas",
@@ -181,7 +184,7 @@ REPLICAS = Metric(
     "replicas",
     (*APPLICATION, "state"),
     "Replicas of an application by Serve's state: running, starting, stopping and others. Every "
-    "router tells it.",
+    "router tells it. " + IF_ANY,
 )
 READY = Metric(
     "roundhouse_router_ready",

@@ -9,6 +9,7 @@ from serve_app.directory import Application, Cluster, Directory, State
 from serve_app.metrics import catalog
 from serve_app.metrics.booking import NOBODY, Booking
 from serve_app.metrics.books import Books, Labels
+from serve_app.metrics.sparse import Sparse
 
 STATES: tuple[State, ...] = get_args(State)
 
@@ -23,11 +24,11 @@ class RouterMetrics:
         self._held: dict[Labels, int] = {}
         self.books = Books(catalog.ROUTER)
         self.books.read(catalog.IN_FLIGHT, lambda: self._flying)
-        self.books.read(catalog.HELD, self._holding)
-        self.books.read(catalog.QUEUED, self._queued)
+        self.books.read(catalog.HELD, Sparse(lambda: self._held))
+        self.books.read(catalog.QUEUED, Sparse(self._queued))
         self.books.read(catalog.READY, lambda: {(): float(directory.ready)})
-        self.books.read(catalog.APPLICATION_STATE, self._states)
-        self.books.read(catalog.REPLICAS, self._replicas)
+        self.books.read(catalog.APPLICATION_STATE, Sparse(self._states))
+        self.books.read(catalog.REPLICAS, Sparse(self._replicas))
 
     @contextmanager
     def request(self, method: str) -> Iterator[Booking]:
@@ -54,36 +55,30 @@ class RouterMetrics:
     def holding(self, application: Application) -> Iterator[None]:
         """A request waits for an application in the block."""
         labels = (application.name, application.backend)
+        # Told as zero from now on: a rate would not see the first of what comes so seldom.
+        held = self.books.observations(catalog.HELD_DURATION, labels)
         began_at = perf_counter()
         self._held[labels] = self._held.get(labels, 0) + 1
         try:
             yield
         finally:
             self._held[labels] -= 1
-            held = self.books.observations(catalog.HELD_DURATION, labels)
             held.add(perf_counter() - began_at)
 
     @contextmanager
     def waking(self, application: Application) -> Iterator[None]:
         """A model without replicas is started in the block; where that fails nothing is booked."""
+        labels = (application.name, application.backend)
+        starts = self.books.observations(catalog.COLD_START, labels)  # as above: zero from now on
         began_at = perf_counter()
         yield
-        labels = (application.name, application.backend)
-        self.books.observations(catalog.COLD_START, labels).add(perf_counter() - began_at)
-
-    def _holding(self) -> Mapping[Labels, float]:
-        nobody: dict[Labels, float] = {(a.name, a.backend): 0 for a in self._directory.applications}
-        return {**nobody, **self._held}
+        starts.add(perf_counter() - began_at)
 
     def _queued(self) -> Mapping[Labels, float]:
         applications = self._directory.applications
         return {(a.name, a.backend): self._cluster.num_queued(a) for a in applications}
 
     def _states(self) -> Mapping[Labels, float]:
-        for a in self._directory.applications:
-            # From the beginning at zero: a rate would not see the first of what comes so seldom.
-            for metric in (catalog.COLD_START, catalog.HELD_DURATION):
-                self.books.observations(metric, (a.name, a.backend))
         return {
             (a.name, a.backend, state): float(a.state == state)
             for a in self._directory.applications

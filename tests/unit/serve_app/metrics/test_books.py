@@ -5,17 +5,23 @@ from serve_app.metrics.books import MAX_SERIES, Books
 
 
 def test_series_are_bounded() -> None:
-    """However many label sets come, a metric has at most so many series and one for the rest; none
-    of the numbers is lost, and series that were there keep theirs."""
+    """However many label sets come, a metric has no more series than Ray keeps, buckets counted,
+    one for the rest among them; none of the numbers is lost, and series that were there keep
+    theirs."""
     books = Books(catalog.ROUTER)
-    for i in range(MAX_SERIES + 100):
+    for i in range(MAX_SERIES):
         books.add(catalog.PROMPT_TOKENS, (str(i), "m", "b"), 2)
         books.observations(catalog.FIRST_TOKEN, (str(i), "m", "b")).add(1)
+    for _ in range(2):
+        books.add(catalog.PROMPT_TOKENS, ("new", "m", "b"), 2)
     books.add(catalog.PROMPT_TOKENS, ("0", "m", "b"), 1)
     sums, histogram = books.sums[catalog.PROMPT_TOKENS], books.histograms[catalog.FIRST_TOKEN]
-    assert len(sums) == len(histogram) == MAX_SERIES + 1
-    assert sums["(other)", "(other)", "(other)"] == 200
-    assert sum(histogram["(other)", "(other)", "(other)"].counts) == 100
+    num_buckets = len(catalog.FIRST_TOKEN.bounds) + 1
+    assert len(sums) == MAX_SERIES
+    assert len(histogram) == MAX_SERIES // num_buckets
+    assert sums["(other)", "(other)", "(other)"] == 2 + 4
+    counts = [sum(observations.counts) for observations in histogram.values()]
+    assert counts == [1] * (len(counts) - 1) + [MAX_SERIES - len(counts) + 1]
     assert sums["0", "m", "b"] == 3
 
 
