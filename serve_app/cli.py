@@ -55,7 +55,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         _command(commands, "drain", "empty this node of replicas, before it ends")
     )
     arguments = parser.parse_args(argv)
-    return int(arguments.run(arguments))
+    try:
+        status = int(arguments.run(arguments))
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # whoever read has enough: `head` for one
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor is the rest flushed
+        return 1
 
 
 def _add_check(commands: "Commands[argparse.ArgumentParser]") -> None:

@@ -4,21 +4,12 @@ Client keys never stand here, only the name of the environment variable that hol
 models named here exist is not asked: that is known only to `serve_app.check`, which sees the file.
 """
 
-from typing import Self
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from pydantic import (
-    Field,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    model_validator,
-)
-
-from deployments.config import Config, EnvName, ModelId
+from deployments.config import Config, EnvName, ModelId, ReplicaRange
 
 
-class RouterAutoscaling(Config):
+class RouterAutoscaling(ReplicaRange):
     """Between how many replicas the router has, by what each can do: its event loop is one CPU's.
 
     A stream of 64 tokens was measured to cost a router 0.5 ms behind an API and 4 ms where each
@@ -39,17 +30,6 @@ class RouterAutoscaling(Config):
     upscale_delay_s: NonNegativeFloat = Field(
         default=5, description="how long there must be too much for the replicas that run"
     )
-    downscale_delay_s: NonNegativeFloat = Field(
-        default=300, description="how far back the highest demand still counts"
-    )
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.max_replicas is not None and self.min_replicas > self.max_replicas:
-            raise ValueError(
-                f"min_replicas is {self.min_replicas}, more than max_replicas {self.max_replicas}"
-            )
-        return self
 
 
 class RouterArgs(Config):

@@ -16,6 +16,7 @@ import ray
 from ray import serve
 
 from deployments.current_request import request_id
+from deployments.exchange import Backend
 
 LOGGERS = ("deployments", "serve_app", "roundhouse")
 ACCESS = "roundhouse.access"
@@ -34,7 +35,14 @@ def log_with_serve() -> None:
         logger.propagate = False
 
 
-def identity() -> dict[str, Any]:
+def log_engine_with_serve(backend: Backend) -> None:
+    """Has a backend whose engine logs in processes of its own write JSON where Serve does: such
+    lines go where Ray keeps what a worker prints."""
+    if hasattr(backend, "log_identity") and _json_formatter(logging.getLogger(SERVE)) is not None:
+        backend.log_identity = identity()
+
+
+def identity() -> dict[str, str]:
     """Who logs, in Serve's words."""
     replica = serve.get_replica_context()
     return {

@@ -4,7 +4,7 @@ for the policies to say, in `autoscaling`."""
 from collections.abc import Sequence
 from typing import Any
 
-from deployments.config import BackendConfig
+from deployments.config import BackendConfig, ReplicaRange
 from serve_app.config import RouterAutoscaling
 from serve_app.own_replica import POLICY
 from serve_app.placement.node import Node
@@ -20,22 +20,13 @@ def of_model(config: BackendConfig) -> dict[str, Any]:
     asked = config.autoscaling
     if asked is None:
         return {}
-    policy = {
-        "target_kv_use": asked.target_kv_use,
-        "downscale_delay_s": asked.downscale_delay_s,
-    }
-    scaling = {
-        "min_replicas": asked.min_replicas,
+    own = {
         "max_replicas": asked.max_replicas,
         "initial_replicas": asked.initial_replicas,
         "target_ongoing_requests": asked.target_ongoing_requests or _target(config),
-        "look_back_period_s": LOOK_BACK_S,
-        "upscale_delay_s": asked.upscale_delay_s,
-        "downscale_delay_s": 0,  # the policy has its own
         "downscale_to_zero_delay_s": asked.downscale_to_zero_delay_s,
-        "policy": {"policy_function": POLICY, "policy_kwargs": policy},
     }
-    return {"autoscaling_config": scaling}
+    return _scaled(asked, own, POLICY, target_kv_use=asked.target_kv_use)
 
 
 def _target(config: BackendConfig) -> float:
@@ -49,21 +40,25 @@ def of_router(asked: RouterAutoscaling | None, nodes: Sequence[Node]) -> dict[st
         return {}
     num_cpus = sum(node.num_cpus for node in nodes)
     most = asked.max_replicas or max(
-        asked.min_replicas, min(MAX_ROUTERS, int(num_cpus // CPUS_PER_ROUTER))
+        asked.min_replicas, int(min(MAX_ROUTERS, num_cpus / CPUS_PER_ROUTER))
     )
     if most == 1:
         return {}
-    policy = {
-        "target_cpu_use": asked.target_cpu_use,
-        "downscale_delay_s": asked.downscale_delay_s,
-    }
+    own = {"max_replicas": most, "target_ongoing_requests": asked.target_ongoing_requests}
+    return _scaled(asked, own, ROUTER_POLICY, target_cpu_use=asked.target_cpu_use)
+
+
+def _scaled(
+    asked: ReplicaRange, own: dict[str, Any], policy: str, **targets: float
+) -> dict[str, Any]:
+    """What both have in common, and what is one's own."""
+    kwargs = {**targets, "downscale_delay_s": asked.downscale_delay_s}
     scaling = {
+        **own,
         "min_replicas": asked.min_replicas,
-        "max_replicas": most,
-        "target_ongoing_requests": asked.target_ongoing_requests,
         "look_back_period_s": LOOK_BACK_S,
         "upscale_delay_s": asked.upscale_delay_s,
         "downscale_delay_s": 0,  # the policy has its own
-        "policy": {"policy_function": ROUTER_POLICY, "policy_kwargs": policy},
+        "policy": {"policy_function": policy, "policy_kwargs": kwargs},
     }
     return {"autoscaling_config": scaling}

@@ -2,7 +2,7 @@
 
 import json
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -67,6 +67,9 @@ class Outcome:
     def __str__(self) -> str:
         how = "stream" if self.asked.stream else "whole"
         return f"{self.kind} ({how}, {self.asked.model}, {self.asked.nonce}): {self.detail}"
+
+
+Judge = Callable[[Asked, int, bytes, bool], Outcome]
 
 
 def judged(asked: Asked, status: int, body: bytes, complete: bool) -> Outcome:

@@ -14,21 +14,21 @@ from itertools import cycle
 
 import aiohttp
 
-from tests.change.answers import Asked, Outcome, judged
+from tests.change.answers import Asked, Judge, Outcome, judged
 from tests.plain_http import CHAT
-
-LIMIT_S = 120.0
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
     """What is asked of each model, in turn: whole answers, and streams that are over at once or
-    go on for `long_s`, through whatever is changed meanwhile."""
+    go on for `long_s`, through whatever is changed meanwhile; and how an answer is judged."""
 
     models: Sequence[str]
     rate_per_s: float = 12.0
     long_s: float = 6.0
     one_long_in: int = 20
+    judge: Judge = judged
+    limit_s: float = 120.0
 
     def requests(self) -> Iterator[Asked]:
         for number, model in enumerate(cycle(self.models)):
@@ -81,30 +81,34 @@ async def _drive(url: str, load: Load, seen: Seen, stop: threading.Event) -> Non
         loop, requests_of_load = asyncio.get_running_loop(), load.requests()
         next_at = loop.time()
         while not stop.is_set():
-            requests.create_task(_one(session, url, next(requests_of_load), seen))
+            requests.create_task(_one(session, url, next(requests_of_load), seen, load))
             next_at = max(next_at + 1 / load.rate_per_s, loop.time())
             await asyncio.sleep(next_at - loop.time())
 
 
-async def _one(session: aiohttp.ClientSession, url: str, asked: Asked, seen: Seen) -> None:
+async def _one(
+    session: aiohttp.ClientSession, url: str, asked: Asked, seen: Seen, load: Load
+) -> None:
     seen.num_open += 1
     try:
-        async with asyncio.timeout(LIMIT_S):
-            seen.outcomes.append(await ask(session, url, asked))
+        async with asyncio.timeout(load.limit_s):
+            seen.outcomes.append(await ask(session, url, asked, load.judge))
     except TimeoutError:
-        seen.outcomes.append(Outcome(asked, "unreachable", f"no end within {LIMIT_S} s"))
+        seen.outcomes.append(Outcome(asked, "unreachable", f"no end within {load.limit_s} s"))
     finally:
         seen.num_open -= 1
 
 
-async def ask(session: aiohttp.ClientSession, url: str, asked: Asked) -> Outcome:
+async def ask(
+    session: aiohttp.ClientSession, url: str, asked: Asked, judge: Judge = judged
+) -> Outcome:
     """One request and the judgement of its answer."""
     headers = {"x-request-id": asked.nonce}
     received = bytearray()
     try:
         async with session.post(url + CHAT, json=asked.body, headers=headers) as response:
             complete = await _received(response, received)
-            return judged(asked, response.status, bytes(received), complete)
+            return judge(asked, response.status, bytes(received), complete)
     except aiohttp.ClientError as exc:
         return Outcome(asked, "unreachable", repr(exc))
 

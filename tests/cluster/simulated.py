@@ -4,33 +4,26 @@ In Ray's own way of testing schedulers: the nodes are real raylets, what they ha
 """
 
 import contextlib
-import gc
 import json
-import os
-import tempfile
 import urllib.error
 import urllib.request
-import warnings
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from threading import Event
 from typing import Any
 
 import ray
-from ray.cluster_utils import Cluster
 from ray.serve._private.api import serve_start
 from ray.serve.config import HTTPOptions
-from ray.serve.context import _set_global_client
 from ray.serve.schema import ServeDeploySchema, ServeInstanceDetails
 
 from serve_app.placement.node import ACCELERATOR
 from tests.integration.instance import free_port
+from tests.ray_nodes import ray_nodes
 
 ENVIRONMENT = {
     "RAY_SERVE_SLOW_STARTUP_WARNING_S": "3",
     "RAY_SERVE_SLOW_STARTUP_WARNING_PERIOD_S": "3",
 }
-# Its dashboard takes a port all the same; Ray's usual one may be another cluster's.
 HEAD: dict[str, Any] = {"num_cpus": 0, "include_dashboard": False}
 
 
@@ -101,29 +94,7 @@ class Simulated:
 
 @contextlib.contextmanager
 def simulated(*nodes: dict[str, Any]) -> Iterator[Simulated]:
-    """A head without CPUs, and these nodes; in a folder of Ray's own, so that no other cluster on
-    the machine is met."""
-    kept = {name: os.environ.get(name) for name in (*ENVIRONMENT, "RAY_TMPDIR")}
-    with tempfile.TemporaryDirectory(prefix="rh", dir="/tmp", ignore_cleanup_errors=True) as folder:
-        os.environ.update(ENVIRONMENT, RAY_TMPDIR=str(Path(folder)))  # sockets need a short path
-        cluster = Cluster()
-        try:
-            _add(cluster, HEAD | {"dashboard_port": free_port()}, *nodes)
-            ray.init(cluster.address, namespace="serve", logging_level="error", log_to_driver=False)
-            yield Simulated()
-        finally:
-            _set_global_client(None)  # Serve goes with its nodes; by itself it would drain first
-            ray.shutdown()
-            cluster.shutdown()
-            for name, value in kept.items():
-                os.environ.pop(name, None)
-                if value is not None:
-                    os.environ[name] = value
-
-
-def _add(cluster: Cluster, *nodes: dict[str, Any]) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)  # sockets by which Ray finds free ports
-        for node in nodes:
-            cluster.add_node(**node)
-        gc.collect()
+    """A head without CPUs, and these nodes."""
+    with ray_nodes(ENVIRONMENT, HEAD, *nodes) as (cluster, _):
+        ray.init(cluster.address, namespace="serve", logging_level="error", log_to_driver=False)
+        yield Simulated()

@@ -39,6 +39,18 @@ APPLICATIONS = [
     echo("small"),
     echo("labelled", label_selector={"kind": "l4"}),
     echo("wide", num_gpus=2, tensor_parallel_size=2, accelerator_type="L4"),
+    {
+        **echo("steered", autoscaling={"max_replicas": 2}),
+        "deployments": [
+            {
+                "name": "echo",
+                "autoscaling_config": {
+                    "max_replicas": 4,
+                    "policy": {"policy_function": "tests.cluster.steering:three"},
+                },
+            }
+        ],
+    },
     echo("large", num_gpus=8),
     echo("elsewhere", num_gpus=1, accelerator_type="T4"),
     {
@@ -47,7 +59,7 @@ APPLICATIONS = [
         "args": {"model_type": "demo", "backend": "huggingface", **SMALL, "num_gpus": 0.5},
     },
 ]
-FITTING = ("api", "small", "labelled", "wide", "demo-hf")
+FITTING = ("api", "small", "steered", "labelled", "wide", "demo-hf")
 STAGES = echo("stages", num_gpus=6, tensor_parallel_size=3, pipeline_parallel_size=2)
 
 
@@ -117,6 +129,14 @@ def test_the_others_serve(cluster: Simulated) -> None:
         assert (status, answer["choices"][0]["message"]["content"]) == (200, "Repeat: lantern")
     status, answer = ask(cluster, "demo-hf")
     assert (status, answer["choices"][0]["message"]["content"].strip()) == (200, "lantern")
+
+
+def test_an_operator_s_policy_takes_the_place_of_ours(cluster: Simulated) -> None:
+    """An `autoscaling_config` under `deployments:` with a policy of its own says how many replicas
+    there are, whatever `autoscaling` in the args asks for; they answer."""
+    cluster.wait(lambda: len(cluster.nodes_of("steered")) == 3)
+    status, answer = ask(cluster, "steered")
+    assert (status, answer["choices"][0]["message"]["content"]) == (200, "Repeat: lantern")
 
 
 def test_plan_cluster_asks_the_running_cluster(cluster: Simulated, tmp_path: Path) -> None:

@@ -1,11 +1,7 @@
 """A cluster of several real Ray nodes on this machine, deployed to as an operator would."""
 
-import gc
-import os
 import subprocess
 import sys
-import tempfile
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,12 +12,14 @@ import ray
 import yaml
 from ray import serve
 from ray.cluster_utils import Cluster
-from ray.serve.context import _set_global_client
 
+from serve_app.directory import RUNNING_REPLICAS
 from serve_app.launch import run
 from serve_app.launch.plan import SIDE_PORTS
 from tests.integration.instance import free_port, shipped_config
+from tests.ray_nodes import add_node, ray_nodes
 
+HEAD = {"num_cpus": 0, "include_dashboard": True}
 WORKER = {"num_cpus": 2}
 # Serve gives up a proxy, and with it the first deployment, that takes 5 s to start.
 SLOW_MACHINE = {"RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60"}
@@ -50,6 +48,21 @@ class Nodes:
         except httpx2.TransportError:
             return False
 
+    def serves_all(self) -> bool:
+        """Whether each application has a replica that answers, as Serve sees it."""
+        deployments = [
+            d for a in serve.status().applications.values() for d in a.deployments.values()
+        ]
+        return all(
+            any(str(state) in RUNNING_REPLICAS for state in deployment.replica_states)
+            for deployment in deployments
+        )
+
+    def migrates(self, application: str) -> bool:
+        """Whether one of its replicas is on a node that goes."""
+        (deployment,) = serve.status().applications[application].deployments.values()
+        return "PENDING_MIGRATION" in map(str, deployment.replica_states)
+
     def replicas(self, application: str) -> dict[str, str]:
         """The node of each replica that runs, by the replica's actor."""
         client = serve.context._get_global_client()
@@ -72,38 +85,17 @@ class Nodes:
 
     def add(self) -> str:
         """One more worker; its id."""
-        return str(_add(self._cluster, WORKER)._node_id)
+        return add_node(self._cluster, WORKER)
 
 
 @contextmanager
 def nodes(num_workers: int, applications: list[dict[str, Any]]) -> Iterator[Nodes]:
-    """The cluster, in a folder of Ray's own, so that no other on the machine is met."""
+    """The cluster, with Serve and the applications on it; what it leaves behind is ended."""
     mark = run.new_run()
     ports = {name: str(free_port()) for name in (*SIDE_PORTS, "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT")}
     environment = {**run.environment(mark, SLOW_MACHINE), **ports}
-    kept = {name: os.environ.get(name) for name in (*environment, "RAY_TMPDIR")}
-    with tempfile.TemporaryDirectory(prefix="rh", dir="/tmp", ignore_cleanup_errors=True) as folder:
-        os.environ.update(environment, RAY_TMPDIR=folder)  # sockets need a short path
-        cluster = Cluster()
-        try:
-            head = {"num_cpus": 0, "include_dashboard": True, "dashboard_port": free_port()}
-            for node in (head, *[WORKER] * num_workers):
-                _add(cluster, node)
-            yield Nodes(cluster, Path(folder), applications)
-        finally:
-            _set_global_client(None)  # Serve goes with its nodes; by itself it would drain first
-            ray.shutdown()
-            cluster.shutdown()
-            for name, value in kept.items():
-                os.environ.pop(name, None)
-                if value is not None:
-                    os.environ[name] = value
-            run.end(mark, patience_s=0)
-
-
-def _add(cluster: Cluster, node: dict[str, Any]) -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)  # sockets by which Ray finds free ports
-        added = cluster.add_node(**node)
-        gc.collect()
-    return added
+    try:
+        with ray_nodes(environment, HEAD, *[WORKER] * num_workers) as (cluster, folder):
+            yield Nodes(cluster, folder, applications)
+    finally:
+        run.end(mark, patience_s=0)

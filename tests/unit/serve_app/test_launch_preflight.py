@@ -11,15 +11,17 @@ from pathlib import Path
 import pytest
 
 from serve_app.launch import plan as plans
+from serve_app.launch import run
 from serve_app.launch.preflight import problems
-from serve_app.launch.run import MARK
 from serve_app.launch.welcome import tool
 from tests.unit.serve_app.launch_children import named, plan_at, read_until, running
 
 
 @pytest.fixture(autouse=True)
 def no_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ray looks for a cluster of this machine where the test says, and finds none."""
+    """Ray looks for a cluster of this machine where the test says, and finds none; what runs of
+    others have left here does not count."""
+    monkeypatch.setattr(run, "MARK", f"ROUNDHOUSE_TEST_RUN_{os.getpid()}")
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
 
@@ -119,7 +121,7 @@ def test_what_a_killed_launcher_left() -> None:
     """Processes whose launcher was killed are listed for one `kill`."""
     launcher = subprocess.Popen([sys.executable, "-c", ""])
     launcher.wait()
-    with running(["sleep", "60"], env={MARK: f"{launcher.pid}-gone"}) as process:
+    with running(["sleep", "60"], env={run.MARK: f"{launcher.pid}-gone"}) as process:
         (problem,) = problems(plan_at(0))
     assert "left over from a run whose launcher was killed" in problem
     assert str(process.pid) in problem.partition("`kill ")[2]

@@ -1,6 +1,9 @@
 """`roundhouse models`: the catalogue as people and as programs read it, and its plans."""
 
 import json
+import os
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -124,3 +127,13 @@ def test_amounts_are_numbers(amount: str) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(["models", "demo", f"--gpu-memory-gb={amount}"])
     assert stopped.value.code == 2
+
+
+def test_a_reader_that_has_enough() -> None:
+    """`roundhouse models demo | head -1` says nothing of the rest that nobody reads."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "serve_app", "models", "demo"]
+    with os.fdopen(writing, "wb") as nobody:
+        done = subprocess.run(command, stdout=nobody, stderr=subprocess.PIPE, check=False)
+    assert (done.returncode, done.stderr) == (1, b"")

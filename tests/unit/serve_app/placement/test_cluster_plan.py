@@ -14,6 +14,7 @@ from serve_app.placement.space import Space
 from serve_app.placement.spec import parse
 from tests.unit.serve_app.placement.nodes import CPU_NODE, gpu_node
 
+ROOT = Path(__file__).parents[4]
 NODES = "2x4xH100-80GB,1x2xL4-24GB,1x16CPU"
 MODEL: dict[str, Any] = {"route_prefix": None, "import_path": "serve_app.app:model"}
 ROUTER = {"name": "router", "route_prefix": "/", "import_path": "serve_app.app:router"}
@@ -129,6 +130,17 @@ def test_the_files_own_options_count(plan: Any) -> None:
     ]
     _, rows, _ = plan(model)
     assert (rows["own"]["gpus_per_replica"], rows["own"]["min_replicas"]) == (2, 2)
+
+
+def test_the_shipped_file(capsys: pytest.CaptureFixture[str]) -> None:
+    """The shipped file on nodes as README describes them, whose CPUs are not said: the router may
+    have as many replicas as it ever does."""
+    file = str(ROOT / "serve_config.yaml")
+    spec = "4x8xH100-80GB,2x4xL4-24GB,3x16CPU"
+    assert spec in (ROOT / "README.md").read_text()
+    assert main(["plan-cluster", file, "--nodes", spec, "--json"]) == 0
+    rows = {r["application"]: r for r in json.loads(capsys.readouterr().out)["applications"]}
+    assert (rows["router"]["min_replicas"], rows["router"]["max_replicas"]) == (1, 16)
 
 
 def test_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
