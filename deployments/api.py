@@ -15,6 +15,7 @@ from deployments import spans
 from deployments.body import with_fields
 from deployments.config import ApiConfig, ApiModel
 from deployments.errors import (
+    BackendUnavailable,
     ModelNotFound,
     UnsupportedEndpoint,
     UpstreamError,
@@ -141,24 +142,11 @@ class ApiBackend:
     async def exchange(self, request: Exchange) -> AsyncGenerator[Item, None]:
         import aiohttp
 
-        from deployments import reuse
-
-        model = self._config.models.get(request.model)
-        if model is None or self._session is None:
-            raise ModelNotFound(f"The model {request.model[:200]} does not exist.", param="model")
-        if request.path not in self._config.paths:
-            raise UnsupportedEndpoint(f"API models do not answer {request.path}.")
-        upstream = upstream_from_environment(request.model, model, os.environ)
+        upstream = self._upstream(request)
         span = upstream.span(request)
         self._num_running += 1
         try:
-            async with await reuse.post(
-                self._session,
-                upstream.base_url + request.path.removeprefix("/v1"),
-                data=with_fields(request.body, model=upstream.model),
-                headers=upstream.headers(replace(request, trace=span.headers)),
-                allow_redirects=False,
-            ) as response:
+            async with await self._post(upstream, replace(request, trace=span.headers)) as response:
                 span.set({"http.response.status_code": response.status})
                 if response.status >= 400:
                     span.fail(str(response.status))
@@ -177,3 +165,25 @@ class ApiBackend:
         finally:
             self._num_running -= 1
             span.end()
+
+    def _upstream(self, request: Exchange) -> Upstream:
+        """Who answers. Raises: ModelNotFound, UnsupportedEndpoint, UpstreamNotConfigured."""
+        model = self._config.models.get(request.model)
+        if model is None:
+            raise ModelNotFound(f"The model {request.model[:200]} does not exist.", param="model")
+        if request.path not in self._config.paths:
+            raise UnsupportedEndpoint(f"API models do not answer {request.path}.")
+        return upstream_from_environment(request.model, model, os.environ)
+
+    async def _post(self, upstream: Upstream, request: Exchange) -> "aiohttp.ClientResponse":
+        from deployments import reuse
+
+        if self._session is None:
+            raise BackendUnavailable("The API backend is not running.")
+        return await reuse.post(
+            self._session,
+            upstream.base_url + request.path.removeprefix("/v1"),
+            data=with_fields(request.body, model=upstream.model),
+            headers=upstream.headers(request),
+            allow_redirects=False,
+        )

@@ -5,7 +5,7 @@ variables that hold them, read by the backend on its own replica.
 """
 
 from deployments.config.api import INFERENCE_PATHS, ApiConfig, ApiModel
-from deployments.config.autoscaling import Autoscaling
+from deployments.config.autoscaling import Autoscaling, ReplicaRange
 from deployments.config.backend import BackendConfig, ShardedConfig
 from deployments.config.checkpoint import CheckpointConfig
 from deployments.config.echo import EchoConfig
@@ -27,6 +27,7 @@ __all__ = [
     "HuggingFaceConfig",
     "MemoryConfig",
     "ModelId",
+    "ReplicaRange",
     "ShardedConfig",
     "VLLMConfig",
 ]

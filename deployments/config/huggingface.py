@@ -1,12 +1,19 @@
 """What the args may be of a model that transformers runs, and the memory that it may have."""
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 
 from deployments.config.checkpoint import CheckpointConfig
 from deployments.config.settings import Config
 from deployments.placement.amount import Amount
+
+# The options of bitsandbytes, and what they have an effect on.
+QUANTIZATIONS_OF = {
+    "llm_int8_threshold": ("int8", "auto"),
+    "llm_int8_skip_modules": ("int8", "nf4", "auto"),
+    "llm_int8_enable_fp32_cpu_offload": ("int8", "auto"),
+}
 
 
 class MemoryConfig(Config):
@@ -31,6 +38,26 @@ class MemoryConfig(Config):
     streaming: Literal["auto", "accelerate", "off"] = Field(
         default="auto",
         description="how weights that do not fit reach the model; off: they must fit",
+    )
+
+
+class QuantizationOptions(Config):
+    """What bitsandbytes is told besides `quantization`, by transformers' own names."""
+
+    llm_int8_threshold: NonNegativeFloat | None = Field(
+        default=None,
+        description="activations beyond it are multiplied unrounded; 0: all are rounded; left out: "
+        "6, as bitsandbytes has it. For int8, where no layer streams",
+    )
+    llm_int8_skip_modules: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
+        default=(),
+        description="modules that stay as they are, besides the output head, by whole parts of "
+        "their names: `layers.0`, `mlp.down_proj`. For int8 and nf4",
+    )
+    llm_int8_enable_fp32_cpu_offload: bool | None = Field(
+        default=None,
+        description="what accelerate brings from RAM or disk to a GPU stays unquantised, the rest "
+        "is int8; left out: where it must be. For int8 with `memory.streaming: accelerate`",
     )
 
 
@@ -79,6 +106,28 @@ class HuggingFaceConfig(CheckpointConfig):
     memory: MemoryConfig | None = Field(
         default=None, description="what the model may use; left out: its weights must fit"
     )
+
+    quantization_options: QuantizationOptions = Field(
+        default_factory=QuantizationOptions, description="for bitsandbytes, with `quantization`"
+    )
+
+    @model_validator(mode="after")
+    def _options_have_their_quantization(self) -> Self:
+        """An option that could have no effect is refused."""
+        for option, kinds in QUANTIZATIONS_OF.items():
+            given = getattr(self.quantization_options, option)
+            if given not in (None, ()) and self.quantization not in kinds:
+                raise ValueError(
+                    f"quantization_options: {option} is for `quantization: "
+                    f"{' or '.join(kinds)}`; here it is {self.quantization}"
+                )
+        by_accelerate = self.memory is not None and self.memory.streaming == "accelerate"
+        if self.quantization_options.llm_int8_enable_fp32_cpu_offload and not by_accelerate:
+            raise ValueError(
+                "quantization_options: llm_int8_enable_fp32_cpu_offload is for `memory.streaming: "
+                "accelerate`; otherwise the layers that stream are quantised too"
+            )
+        return self
 
     @property
     def reserved_ram_bytes(self) -> int | None:

@@ -46,7 +46,7 @@ def load(
             local_files_only=True,
             use_safetensors=True,
             output_loading_info=True,
-            **_quantization(config, dtype),
+            **_quantization(config, dtype, skeleton),
         )
     quantization.check(model, config.quantization)
     return model, set(info["missing_keys"])
@@ -77,8 +77,8 @@ def _dtype(plan: Plan) -> Any:
     return getattr(torch, plan.question.model.dtype)
 
 
-def _quantization(config: HuggingFaceConfig, dtype: Any) -> dict[str, Any]:
-    found = quantization.options(config.quantization, dtype)
+def _quantization(config: HuggingFaceConfig, dtype: Any, skeleton: Any) -> dict[str, Any]:
+    found = quantization.options(config, dtype, skeleton)
     if settings := found.get("quantization_config"):
         settings.llm_int8_enable_fp32_cpu_offload = True
     return found
@@ -88,6 +88,12 @@ def _check(config: HuggingFaceConfig, plan: Plan) -> None:
     """Raises: StartError for what accelerate and bitsandbytes cannot do together."""
     on_gpu = plan.question.budget.has_gpu
     if config.quantization == "int8" and on_gpu:
+        if config.quantization_options.llm_int8_enable_fp32_cpu_offload is False:
+            raise StartError(
+                "quantization_options: llm_int8_enable_fp32_cpu_offload: false cannot work: "
+                "accelerate is to bring weights from RAM or disk, which it leaves unquantised. "
+                "Leave it out, or give the model more `memory`."
+            )
         return
     if config.quantization != "none":
         where = "on a GPU" if on_gpu else "on a CPU"

@@ -13,7 +13,7 @@ from deployments.placement.adapters import adapter_bytes
 from deployments.placement.arrangement import GPU_LIBRARY_BYTES, Tier, least
 from deployments.placement.budget import Budget
 from deployments.placement.demand import Model, demand
-from deployments.placement.planner import QUANTIZATIONS, Question, make_plan
+from deployments.placement.planner import Question, make_plan, quantizations
 from deployments.placement.source import from_folder
 from deployments.placement.workload import Workload
 
@@ -42,11 +42,11 @@ def ram_bytes(config: HuggingFaceConfig) -> int | None:
         return config.reserved_ram_bytes
     if not memory.gpu or memory.streaming == "off" or (model := _model(config)) is None:
         return None
-    quantizations = QUANTIZATIONS if config.quantization == "auto" else (config.quantization,)
+    allowed = quantizations(model, config.quantization)
     tiers = Tier.RESIDENT, Tier.RAM
     budget = Budget(memory.gpu, UNLIMITED)
     workload = _workload(memory, model, config)
-    plan = make_plan(Question(model, workload, budget, quantizations, tiers))
+    plan = make_plan(Question(model, workload, budget, allowed, tiers))
     return plan.arrangement.host_bytes if plan.streams and plan.arrangement else None
 
 
@@ -58,7 +58,8 @@ def _model(config: HuggingFaceConfig) -> Model | None:
         return None
     try:
         model = from_folder(folder, config.dtype)
-        return replace(model, adapter_bytes=sum(map(adapter_bytes, adapters)))
+        weights = model.weights.skipping(config.quantization_options.llm_int8_skip_modules)
+        return replace(model, weights=weights, adapter_bytes=sum(map(adapter_bytes, adapters)))
     except StartError:
         return None
 

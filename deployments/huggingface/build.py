@@ -32,6 +32,7 @@ def build(
     Raises: StartError, and what transformers and torch raise.
     """
     empty = skeleton(checkpoint.folder, config)
+    quantization.refuse(config, empty, plan is not None and plan.streams)
     if plan is not None and plan.streams:
         return _streaming(empty, checkpoint, config, plan, report).eval()
     on_gpu = torch.cuda.is_available() if plan is None else plan.question.budget.has_gpu
@@ -62,7 +63,7 @@ def filled(
             generation_config=_generation_config(checkpoint.folder, empty),
             ignore_mismatched_sizes=True,  # else it raises without their names
             output_loading_info=True,
-            **quantization.options(config.quantization, dtype),
+            **quantization.options(config, dtype, empty),
         )
     return model, info
 
@@ -74,7 +75,8 @@ def _streaming(
     if config.memory is None or config.memory.streaming != "accelerate":
         try:
             disk = config.memory.disk if config.memory else None
-            model = streamed.load(empty, plan, Path(disk) if disk else None, report)
+            kept = quantization.skipped_modules(config, empty)
+            model = streamed.load(empty, plan, Path(disk) if disk else None, report, kept)
             model.generation_config = _generation_config(checkpoint.folder, empty)
             return model
         except streamed.Unstreamable as exc:

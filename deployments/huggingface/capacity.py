@@ -13,7 +13,9 @@ UNLIMITED = 2**62
 class Capacity:
     """`max_batch_tokens` bounds the columns of keys and values over all rows, padding included.
     Without `mixes_adapters`, those of different adapters do not run together. `shares_passes`: what
-    a pass costs is its weights, so that no step takes two."""
+    a pass costs is its weights, so that no step takes two. `max_move_bytes`: how much of keys and
+    values may move in a step that reads no prompt, where it can be so little; None is as much as
+    the weights."""
 
     max_batch_tokens: int = UNLIMITED
     max_sequences: int = 256
@@ -21,6 +23,7 @@ class Capacity:
     prefill_chunk_tokens: int = 512
     mixes_adapters: bool = True
     shares_passes: bool = False
+    max_move_bytes: int | None = None
 
     def check(self, sequences: Iterable[Sequence]) -> None:
         """Raises: ContextTooLong for what would not even fit alone."""

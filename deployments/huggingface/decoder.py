@@ -28,6 +28,7 @@ class Decoder:
         _make_head_compact(model)
         self.device: torch.device = model.device
         self.adapters = adapters
+        self.weight_bytes = sum(weight.nbytes for weight in model.parameters())
         self._model = model
         self._takes_positions = "position_ids" in inspect.signature(model.forward).parameters
         self._options = {"logits_to_keep": 1} if model._supports_logits_to_keep() else {}

@@ -62,6 +62,7 @@ def measure(
         prefill_chunk_tokens=config.prefill_chunk_tokens,
         mixes_adapters=adapters is None or adapters.mixes,
         shares_passes=hasattr(model, "streamer"),
+        max_move_bytes=UNLIMITED if planned and planned.streams else None,
     )
 
 

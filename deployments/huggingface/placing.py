@@ -14,7 +14,7 @@ from deployments.placement.arrangement import Tier
 from deployments.placement.bandwidth import Bandwidths
 from deployments.placement.budget import Budget
 from deployments.placement.demand import Model
-from deployments.placement.planner import QUANTIZATIONS, Plan, Question, make_plan
+from deployments.placement.planner import Plan, Question, make_plan, quantizations
 from deployments.placement.report import as_text, refusal, report
 from deployments.placement.source import from_folder
 from deployments.placement.workload import Workload
@@ -30,7 +30,9 @@ def place(folder: Path, config: HuggingFaceConfig, adapters: Iterable[Path] = ()
     one that does not fit."""
     try:
         model = from_folder(folder, config.dtype)
-        model = replace(model, adapter_bytes=sum(map(adapter_bytes, adapters)))
+        weights = model.weights.skipping(config.quantization_options.llm_int8_skip_modules)
+        total = sum(map(adapter_bytes, adapters))
+        model = replace(model, weights=weights, adapter_bytes=total)
     except StartError as unplanned:
         if config.memory is not None:
             raise
@@ -61,7 +63,7 @@ def _question(model: Model, config: HuggingFaceConfig) -> Question:
         model,
         Workload(memory.batch, context, config.prefill_chunk_tokens),
         _budget(memory, allowed_bytes(config, machine.total_gpu_bytes())),
-        QUANTIZATIONS if config.quantization == "auto" else (config.quantization,),
+        quantizations(model, config.quantization),
         (Tier.RESIDENT,) if memory.streaming == "off" else tuple(Tier),
     )
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from deployments.huggingface import cache as caches
-from deployments.huggingface.batch import Batch
+from deployments.huggingface.batch import Arrivals
 from deployments.huggingface.decoder import Decoder
 from deployments.huggingface.generation import Score
 from deployments.huggingface.prompt_scores import PromptScores
@@ -91,12 +91,9 @@ class Prefill:
             for sequence, row in zip(self.sequences, self._rows.tolist(), strict=True):
                 yield sequence, self._scores.of(row, sequence.num_context_tokens)
 
-    def batch(self) -> Batch:
-        """The sequences as a batch, once the prefill is done; the prefill is then used up."""
-        if len(self._rows) != len(self._ids):
-            caches.select(self._cache, self._rows, self._ids.shape[1])
-        caches.make_room(self._cache)
-        return Batch(self.sequences, self._mask[self._rows], self._cache)
+    def arrivals(self) -> Arrivals:
+        """The sequences on their way into the batch, once the prefill is done; it is used up."""
+        return Arrivals(self.sequences, self._rows.tolist(), self._mask, self._cache)
 
 
 def _prompt(sequence: Sequence) -> Prompt:

@@ -13,8 +13,11 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers.quantizers.base import get_keys_to_not_convert
 
+from deployments.config import HuggingFaceConfig
 from deployments.errors import StartError
+from deployments.placement.weights import has_part
 
 logger = logging.getLogger(__name__)
 
@@ -22,23 +25,60 @@ LAYERS = {"int8": "Linear8bitLt", "nf4": "Linear4bit"}
 GB = 1e9
 
 
-def options(kind: str, dtype: torch.dtype) -> dict[str, Any]:
-    """What `from_pretrained` must be told."""
-    if kind == "none":
+def options(config: HuggingFaceConfig, dtype: torch.dtype, model: Any) -> dict[str, Any]:
+    """What `from_pretrained` must be told to quantise this model. Raises: StartError."""
+    # It warns of a cast in every layer of every step, and of kernels that would be downloaded.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    if config.quantization == "none":
         return {}
     from transformers import BitsAndBytesConfig
 
-    # It warns of a cast in every layer of every step, and of kernels that would be downloaded.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    if kind == "int8":
-        return {"quantization_config": BitsAndBytesConfig(load_in_8bit=True)}
-    config = BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_compute_dtype=dtype,
-        bnb_4bit_use_double_quant=True,
-    )
-    return {"quantization_config": config}
+    skipped = skipped_modules(config, model)
+    told: dict[str, Any] = {}
+    if skipped:  # in the place of transformers' own
+        told["llm_int8_skip_modules"] = [*get_keys_to_not_convert(model), *sorted(skipped)]
+    if config.quantization == "int8":
+        threshold = config.quantization_options.llm_int8_threshold
+        told |= {} if threshold is None else {"llm_int8_threshold": threshold}
+        return {"quantization_config": BitsAndBytesConfig(load_in_8bit=True, **told)}
+    told |= {"bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": dtype}
+    told |= {"bnb_4bit_use_double_quant": True}
+    return {"quantization_config": BitsAndBytesConfig(load_in_4bit=True, **told)}
+
+
+def skipped_modules(config: HuggingFaceConfig, model: Any) -> frozenset[str]:
+    """The names of linear layers that stay as they are because the options say so.
+
+    Raises: StartError for a name that none has.
+    """
+    names = [name for name, module in model.named_modules() if _is_linear(module)]
+    found: set[str] = set()
+    for asked in config.quantization_options.llm_int8_skip_modules:
+        those = {name for name in names if has_part(name, asked)}
+        if not those:
+            raise StartError(
+                f"quantization_options: llm_int8_skip_modules names `{asked}`, which no linear "
+                f"layer of {type(model).__name__} is called or in. One is called `{names[0]}`."
+            )
+        found |= those
+    return frozenset(found)
+
+
+def refuse(config: HuggingFaceConfig, model: Any, streams: bool) -> None:
+    """Raises: StartError for what cannot work together, before any weights are read."""
+    if config.quantization == "none":
+        return
+    if getattr(model.config, "quantization_config", None):
+        raise StartError(
+            f"quantization: {config.quantization} cannot work on a checkpoint that is quantized "
+            "already. Set `quantization: none`: it is loaded as it is."
+        )
+    skipped_modules(config, model)
+    if streams and config.quantization_options.llm_int8_threshold is not None:
+        raise StartError(
+            "quantization_options: llm_int8_threshold cannot work with layers that stream: their "
+            "activations are never rounded. Leave it out, or give the model more `memory`."
+        )
 
 
 @contextmanager

@@ -39,6 +39,5 @@ def empty_cache(decoder: Decoder, num_rows: int, width: int) -> Any:
     """Keys and values of rows and columns that nothing was put in; takes a pass."""
     one = torch.ones((1, 1), dtype=torch.long, device=decoder.device)
     _, cache = decoder.forward(torch.zeros_like(one), one, None)
-    caches.make_room(cache)
     caches.fill(cache, num_rows, width)
     return cache

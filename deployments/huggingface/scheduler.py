@@ -13,7 +13,7 @@ from torch import Tensor
 
 from deployments.errors import BackendUnavailable, RoundhouseError, WeightsLost
 from deployments.huggingface import cache as caches
-from deployments.huggingface.batch import Batch
+from deployments.huggingface.batch import Arrivals, Batch
 from deployments.huggingface.capacity import Capacity, num_batch_tokens
 from deployments.huggingface.decoder import Decoder
 from deployments.huggingface.masking import masked
@@ -24,13 +24,18 @@ from deployments.huggingface.sequence import Sequence
 
 logger = logging.getLogger(__name__)
 
+# A step without a chunk of a prompt moves as many bytes as the weights have. That is less work than
+# a chunk, which multiplies each of them with all its tokens; beside one, a part of that moves.
+SHARE_BESIDE_A_CHUNK = 8
+
 FAILED = "The model failed while it was generating this answer."
 
 
 class Scheduler:
     """Takes sequences from the queue as they fit, and runs them to their ends.
 
-    `running` are those taken from the queue: in the prefill or in the batch.
+    `running` are those taken from the queue: in the prefill, on their way from it into the batch,
+    or in the batch.
     """
 
     def __init__(self, decoder: Decoder, queue: Queue, capacity: Capacity) -> None:
@@ -38,8 +43,11 @@ class Scheduler:
         self._decoder = decoder
         self._queue = queue
         self._capacity = capacity
+        asked = capacity.max_move_bytes
+        self._max_move_bytes = decoder.weight_bytes if asked is None else asked
         self._prefill: Prefill | None = None
-        self._batch = Batch.empty(decoder.device)
+        self._arrivals: Arrivals | None = None
+        self._batch = self._no_batch()
 
     @property
     def num_batch_tokens(self) -> int:
@@ -50,11 +58,13 @@ class Scheduler:
     def num_cache_bytes(self) -> int:
         """What the keys and values of prefill and batch take now."""
         prefill = self._prefill.num_cache_bytes if self._prefill else 0
-        return prefill + caches.num_bytes(self._batch.cache)
+        arrivals = caches.num_bytes(self._arrivals.cache) if self._arrivals else 0
+        return prefill + arrivals + caches.num_bytes(self._batch.cache)
 
     def step(self) -> None:
-        """One chunk of prefill, if any is due, then one token for every sequence in the batch; both
-        in one pass over the weights where that is what a step costs.
+        """One chunk of prefill, if any is due, or the move of keys and values that is due, as far
+        as it costs no more; then one token for every sequence in the batch. Chunk and token are
+        one pass over the weights where that is what a step costs.
 
         Raises: torch.AcceleratorError, after which the device is lost; WeightsLost.
         """
@@ -70,19 +80,32 @@ class Scheduler:
 
     def _step(self) -> None:
         self._let_go()
-        if self._prefill is None:
+        if self._prefill is None and self._arrivals is None:
             self._admit()
         if self._capacity.shares_passes:
             self._take_one_pass()
             return
-        if self._prefill is not None and self._prefill.logits is not None:
-            self._join(self._prefill)
-        elif self._prefill is not None:
-            self._put_in_chunk(self._prefill)
+        if self._prefill is not None and self._moves_little():
+            self._read(self._prefill)
+            self._begin_answers()
+            if self._moves_little():
+                self._move()
+        else:
+            self._move()
         if self._batch.sequences:
             sequences = self._batch.sequences
             self._choose(sequences, self._batch.step(self._decoder))
             self._let_go()
+
+    def _moves_little(self) -> bool:
+        """Whether what is to move does not show beside a chunk."""
+        num_bytes = self._batch.num_move_bytes(self._arrivals)
+        return num_bytes <= self._max_move_bytes // SHARE_BESIDE_A_CHUNK
+
+    def _move(self) -> None:
+        self._batch.move(self._arrivals)
+        if self._arrivals is not None and not self._arrivals.sequences:
+            self._arrivals = None
 
     def _take_one_pass(self) -> None:
         prefill, sequences, raw = self._prefill, self._batch.sequences, []
@@ -98,15 +121,18 @@ class Scheduler:
             decode()
         for logits in raw:
             self._choose(sequences, logits)
-        if self._prefill is not None and self._prefill.logits is not None:
-            self._begin_answers(self._prefill, self._prefill.logits)
-            self._join(self._prefill)
+        self._begin_answers()
+        if self._arrivals is not None:
+            self._batch.join(self._arrivals)
         self._let_go()
 
     def _forget(self) -> None:
         """Drops what the model knows of the sequences; they know enough to begin again."""
-        self._prefill = None
-        self._batch = Batch.empty(self._decoder.device)
+        self._prefill = self._arrivals = None
+        self._batch = self._no_batch()
+
+    def _no_batch(self) -> Batch:
+        return Batch.empty(self._decoder.device, self._max_move_bytes)
 
     def _let_go(self) -> None:
         """Frees what ended or cancelled sequences hold."""
@@ -116,6 +142,9 @@ class Scheduler:
             self.running = [s for s in self.running if not s.ended]
         if self._prefill is not None and all(s.ended for s in self._prefill.sequences):
             self._prefill = None
+        if self._arrivals is not None:
+            self._arrivals.let_go()
+            self._arrivals = self._arrivals if self._arrivals.sequences else None
         self._batch.keep([r for r, s in enumerate(self._batch.sequences) if not s.ended])
 
     def _admit(self) -> None:
@@ -132,27 +161,19 @@ class Scheduler:
             return False
         return self._capacity.fits([*self.running, sequence]) and newcomers.has_room(sequence)
 
-    def _put_in_chunk(self, prefill: Prefill) -> None:
-        self._read(prefill)
-        if self._prefill is not None and prefill.logits is not None:
-            self._begin_answers(prefill, prefill.logits)
-            # A long prompt's keys and values take as long to move as a chunk to read: streams that
-            # run do not wait for both in one step.
-            if prefill.num_chunks == 1 or not self._batch.sequences:
-                self._join(prefill)
-
     def _read(self, prefill: Prefill) -> None:
         if not self._attempt(lambda: prefill.step(self._decoder), prefill.sequences):
             self._prefill = None
 
-    def _begin_answers(self, prefill: Prefill, logits: Tensor) -> None:
+    def _begin_answers(self) -> None:
+        """Once the prefill is done, its sequences have their first tokens, and go to the batch."""
+        prefill = self._prefill
+        if prefill is None or prefill.logits is None:
+            return
         for sequence, scores in prefill.scores():
             self._attempt(partial(sequence.take_scores, scores), [sequence])
-        self._choose(prefill.sequences, logits)
-
-    def _join(self, prefill: Prefill) -> None:
-        self._batch.join(prefill.batch())
-        self._prefill = None
+        self._choose(prefill.sequences, prefill.logits)
+        self._prefill, self._arrivals = None, prefill.arrivals()
         self._let_go()
 
     def _choose(self, sequences: list[Sequence], raw: Tensor) -> None:

@@ -63,7 +63,7 @@ class Trial:
         while prefill.logits is None:
             prefill.step(self._decoder)
         self._note(prefill.sequences, prefill.logits)
-        self._batch.join(prefill.batch())
+        self._batch.join(prefill.arrivals())
 
     def step(self) -> None:
         """Every sequence takes a step."""

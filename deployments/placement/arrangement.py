@@ -39,11 +39,6 @@ class Arrangement:
     read_bytes: int  # read from disk in each step
     num_slots: int
 
-    @property
-    def num_resident(self) -> int:
-        """Layers that stay where the model runs."""
-        return self.tiers.count(Tier.RESIDENT)
-
 
 def slot_bytes(demand: Demand) -> int:
     """A slot that any layer fits in."""
@@ -54,17 +49,18 @@ def slot_bytes(demand: Demand) -> int:
 def least(demand: Demand, tier: Tier, budget: Budget) -> Needs:
     """The smallest budget in which the model can be arranged so, with or without a GPU as
     `budget` has one. A GPU that has room for more than that saves RAM: it counts as it is."""
-    fixed = demand.fixed
+    fixed, joining = demand.fixed, demand.working.joining_bytes
     layers, slot = sum(demand.layers), slot_bytes(demand)
     disk = layers if demand.repacked else 0
     if not budget.has_gpu:
-        own = budget.base_bytes + CPU_LIBRARY_BYTES + fixed
+        own = budget.base_bytes + CPU_LIBRARY_BYTES
         if tier is Tier.RESIDENT:
-            return Needs(0, own + layers)
+            return Needs(0, own + fixed + layers + joining)
+        own += demand.fixed_in_blocks
         return Needs(0, own + _num_slots(demand) * slot, disk)
     fixed += GPU_LIBRARY_BYTES
     if tier is Tier.RESIDENT:
-        return Needs(fixed + layers, budget.base_bytes)
+        return Needs(fixed + layers + joining, budget.base_bytes)
     gpu = fixed + GPU_SLOTS * slot
     if tier is Tier.RAM:
         tiers = _filled(demand, [*range(len(demand.layers))], budget.gpu_bytes - gpu)
@@ -80,7 +76,9 @@ def arrange(demand: Demand, tier: Tier, budget: Budget) -> Arrangement:
     if tier is Tier.RESIDENT:
         tiers = [Tier.RESIDENT for _ in indices]
     elif not budget.has_gpu:
-        tiers = _filled(demand, indices, budget.cpu_bytes - needs.cpu_bytes, rest=Tier.DISK)
+        # All layers might fit unpacked by blocks, which only what streams is: then one streams.
+        room = min(budget.cpu_bytes - needs.cpu_bytes, sum(demand.layers) - 1)
+        tiers = _filled(demand, indices, room, rest=Tier.DISK)
     else:
         tiers = _filled(demand, indices, room)
     if budget.has_gpu and tier is Tier.DISK:

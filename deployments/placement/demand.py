@@ -7,6 +7,8 @@ from deployments.placement.weights import BYTES, DTYPES, Weights
 from deployments.placement.workload import Working, Workload, working
 
 SCRATCH_BYTES = 8  # of each number: unpacked in float32, and in the model's type
+BLOCK_NUMBERS = 2**21  # that the streamer unpacks at a time on a CPU, or 64 rows of them
+BLOCK_ROWS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,20 +40,27 @@ class Model:
 @dataclass(frozen=True, slots=True)
 class Demand:
     """Bytes in memory. `repacked`: the layers cannot be read from the files as they are. `scratch`
-    is what the largest quantised matrix takes while it is used. Adapters stay where the model
-    runs, as they are."""
+    is what the largest quantised matrix takes while it is used, `block_scratch` what it takes if
+    some of its rows are unpacked at a time. Adapters stay where the model runs, as they are."""
 
     layers: tuple[int, ...]
     outer: int
     working: Working
     repacked: bool
     scratch: int = 0
+    block_scratch: int = 0
     adapters: int = 0
+    can_stream: bool = True
 
     @property
     def fixed(self) -> int:
         """All that stays where the model runs, beside its layers."""
         return self.outer + self.working.total_bytes + self.scratch + self.adapters
+
+    @property
+    def fixed_in_blocks(self) -> int:
+        """The same where quantised matrices are unpacked by blocks."""
+        return self.fixed - self.scratch + min(self.scratch, self.block_scratch)
 
     @property
     def weight_bytes(self) -> int:
@@ -69,5 +78,7 @@ def demand(model: Model, quantization: str, workload: Workload) -> Demand:
         working=model.working(workload),
         repacked=quantization != "none" or weights.has_parts or not weights.is_stored_as(dtype),
         scratch=0 if quantization == "none" else weights.largest_matrix * SCRATCH_BYTES,
+        block_scratch=max(BLOCK_NUMBERS, BLOCK_ROWS * weights.longest_row) * SCRATCH_BYTES,
         adapters=model.adapter_bytes,
+        can_stream=not model.geometry.is_quantized,
     )

@@ -4,7 +4,7 @@ The order: resident; resident and quantised, if that is allowed; streamed from R
 disk. Within each, exact weights before int8, int8 before nf4.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from deployments.placement.amount import spell
@@ -15,6 +15,14 @@ from deployments.placement.workload import Workload
 
 QUANTIZATIONS = ("none", "int8", "nf4")
 MAX_BATCH = 4096
+
+
+def quantizations(model: Model, asked: str) -> Sequence[str]:
+    """Those that may be used: `asked`, or any if it is auto. What is quantised as it is stored is
+    not quantised once more."""
+    if asked != "auto":
+        return (asked,)
+    return ("none",) if model.geometry.is_quantized else QUANTIZATIONS
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +59,15 @@ class Candidate:
         quantized = "" if self.quantization == "none" else f", {self.quantization}"
         return where.get(self.tier, "streamed from disk") + quantized
 
+    @property
+    def is_possible(self) -> bool:
+        """Whether there is any budget for it: formats of quantised checkpoints are not streamed."""
+        return self.tier is Tier.RESIDENT or self.demand.can_stream
+
     def objection(self, budget: Budget) -> str | None:
         """Why it does not fit `budget`; None if it does."""
+        if not self.is_possible:
+            return "weights that are stored quantised cannot be streamed"
         if self.tier is Tier.RAM and not budget.has_gpu:
             return "without a GPU, RAM is where the model runs"
         if self.tier is Tier.DISK and budget.disk_bytes is None:
@@ -102,22 +117,26 @@ def make_plan(question: Question) -> Plan:
 
 def max_batch(question: Question, chosen: Candidate) -> int:
     """The most sequences of the asked length that could run in the same way."""
-    low, high = 0, MAX_BATCH
-    while low < high:
-        middle = (low + high + 1) // 2
-        if _would_fit(question, chosen, replace(question.workload, batch=middle)):
-            low = middle
-        else:
-            high = middle - 1
-    return low
+    return _most(
+        MAX_BATCH,
+        lambda batch: _would_fit(question, chosen, replace(question.workload, batch=batch)),
+    )
 
 
 def max_context(question: Question, chosen: Candidate) -> int:
     """The longest context, at most the model's own, that as many sequences could have."""
-    low, high = 0, question.model.geometry.max_model_len or 2**20
+    return _most(
+        question.model.geometry.max_model_len or 2**20,
+        lambda context: _would_fit(question, chosen, replace(question.workload, context=context)),
+    )
+
+
+def _most(limit: int, fits: Callable[[int], bool]) -> int:
+    """The largest number up to `limit` that fits; 0 is not asked."""
+    low, high = 0, limit
     while low < high:
         middle = (low + high + 1) // 2
-        if _would_fit(question, chosen, replace(question.workload, context=middle)):
+        if fits(middle):
             low = middle
         else:
             high = middle - 1
@@ -133,7 +152,8 @@ def _would_fit(question: Question, chosen: Candidate, workload: Workload) -> boo
 def _smallest(question: Question) -> Candidate | None:
     """Of all ways the one with the smallest needs of memory."""
     has_gpu = question.budget.has_gpu
-    possible = [c for c in question.candidates() if has_gpu or c.tier is not Tier.RAM]
+    possible = [c for c in question.candidates() if c.is_possible]
+    possible = [c for c in possible if has_gpu or c.tier is not Tier.RAM]
     return min(possible, key=lambda c: c.needs.gpu_bytes + c.needs.cpu_bytes, default=None)
 
 

@@ -2,9 +2,10 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import repeat
 from pathlib import Path
 
 from deployments.errors import StartError
@@ -30,9 +31,11 @@ NF4_TABLES = 4 * (16 + 256 + 1)
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Tensors that are placed together."""
+    """Tensors that are placed together. Those named `unquantized` stay as they are, whatever the
+    others become."""
 
     tensors: tuple[StoredTensor, ...]
+    unquantized: frozenset[str] = frozenset()
 
     @property
     def num_parameters(self) -> int:
@@ -46,7 +49,12 @@ class Part:
 
     def num_bytes(self, dtype: str, quantization: str = "none") -> int:
         """What it takes in memory. `dtype` is safetensors' name."""
-        return sum(_num_bytes(tensor, dtype, quantization) for tensor in self.tensors)
+        kinds = (quantization if self.quantizes(tensor) else "none" for tensor in self.tensors)
+        return sum(map(_num_bytes, self.tensors, repeat(dtype), kinds))
+
+    def quantizes(self, tensor: StoredTensor) -> bool:
+        """Whether one of its tensors is quantised, if any are."""
+        return _is_linear(tensor) and tensor.name not in self.unquantized
 
 
 @dataclass(frozen=True)
@@ -78,8 +86,14 @@ class Weights:
     @property
     def largest_matrix(self) -> int:
         """Numbers in the largest matrix that would be quantised."""
+        found = ((layer, tensor) for layer in self.layers for tensor in layer.tensors)
+        return max((t.num_elements for layer, t in found if layer.quantizes(t)), default=0)
+
+    @property
+    def longest_row(self) -> int:
+        """Numbers in the longest row or column of the layers' matrices."""
         tensors = (tensor for layer in self.layers for tensor in layer.tensors)
-        return max((t.num_elements for t in tensors if _is_linear(t)), default=0)
+        return max((max(t.shape) for t in tensors if _is_linear(t)), default=0)
 
     @property
     def largest_file(self) -> Path:
@@ -92,6 +106,12 @@ class Weights:
         """Whether layers hold experts one by one, which models hold as one."""
         tensors = (tensor for layer in self.layers for tensor in layer.tensors)
         return any(EXPERT.search(tensor.name) for tensor in tensors)
+
+    def skipping(self, modules: Collection[str]) -> "Weights":
+        """The same, but modules of these names, or of names with these parts, stay unquantised."""
+        names = [tensor.name for layer in self.layers for tensor in layer.tensors]
+        kept = frozenset(name for module in modules for name in _named(module, names))
+        return replace(self, layers=tuple(replace(part, unquantized=kept) for part in self.layers))
 
     def is_stored_as(self, dtype: str) -> bool:
         """Whether every layer can be used as it stands in the files."""
@@ -117,6 +137,20 @@ def sort_weights(tensors: Iterable[StoredTensor], geometry: Geometry) -> Weights
     if geometry.is_tied:
         outer = _without_heads(outer)
     return Weights(tuple(Part(tuple(layer)) for layer in layers), Part(tuple(outer)))
+
+
+def has_part(name: str, part: str) -> bool:
+    """Whether a module's name has another one among its parts: `a.b.c` has `b` and `b.c`."""
+    return f".{part}." in f".{name}."
+
+
+def _named(module: str, names: list[str]) -> list[str]:
+    """Of tensors' names those of a module; bare decoders' lack what its name begins with."""
+    while module:
+        if found := [name for name in names if has_part(name, module)]:
+            return found
+        module = module.partition(".")[2]
+    return []
 
 
 def _without_heads(outer: list[StoredTensor]) -> list[StoredTensor]:
@@ -150,7 +184,7 @@ def _layers_prefix(tensors: list[StoredTensor], num_layers: int) -> str:
 def _num_bytes(tensor: StoredTensor, dtype: str, quantization: str) -> int:
     if tensor.dtype not in CASTABLE:
         return tensor.num_bytes
-    if quantization != "none" and _is_linear(tensor):
+    if quantization != "none":
         return _num_quantized_bytes(tensor, quantization)
     return int(tensor.num_elements * BYTES[dtype])
 

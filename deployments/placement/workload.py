@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from deployments.placement.geometry import Geometry, LayerCache
 
-SPARE_COLUMNS = 16  # as deployments.huggingface.cache, which the tests compare
+SPARE_COLUMNS = 16  # as deployments.huggingface.room, which the tests compare
 SPARE_SHARE = 8
 DEFAULT_CHUNK_TOKENS = 512
 # float32 copies of a row of logits that sampling may hold at a time: raw, adjusted, sorted with
@@ -36,10 +36,12 @@ class Working:
     cache_bytes: int
     activation_bytes: int
     logits_bytes: int
+    joining_bytes: int  # of a prompt's keys and values while the batch makes room for them
 
     @property
     def total_bytes(self) -> int:
-        """All of them."""
+        """All that a step needs whose passes are of weights that stream: then a prompt joins at
+        once, a layer at a time."""
         return self.cache_bytes + self.activation_bytes + self.logits_bytes
 
 
@@ -49,6 +51,7 @@ def working(geometry: Geometry, workload: Workload, element_bytes: int) -> Worki
         cache_bytes=cache_bytes(geometry, workload, element_bytes),
         activation_bytes=_activation_bytes(geometry, workload, element_bytes),
         logits_bytes=NUM_LOGIT_COPIES * 4 * workload.batch * geometry.vocab_size,
+        joining_bytes=_joining_bytes(geometry, workload, element_bytes),
     )
 
 
@@ -62,6 +65,11 @@ def cache_bytes(geometry: Geometry, workload: Workload, element_bytes: int) -> i
     the one that is being copied when rows join or columns run out."""
     num_elements = [cache.num_elements * _num_columns(cache, workload) for cache in geometry.caches]
     return workload.batch * element_bytes * (sum(num_elements) + max(num_elements))
+
+
+def _joining_bytes(geometry: Geometry, workload: Workload, element_bytes: int) -> int:
+    num_elements = [cache.num_elements * _num_columns(cache, workload) for cache in geometry.caches]
+    return element_bytes * sum(num_elements) if workload.batch > 1 else 0
 
 
 def _num_columns(cache: LayerCache, workload: Workload) -> int:

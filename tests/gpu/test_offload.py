@@ -10,7 +10,7 @@ Nothing here has been run by us: no machine with a GPU could be had when it was 
 import gc
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import psutil
 import pytest
 
 from demo.checkpoint import MODEL_DIR
+from tests.gpu.link import pinned_bytes_per_s, timed
 
 torch = pytest.importorskip("torch")
 pytestmark = [
@@ -210,29 +211,3 @@ def test_beside_group_offloading(checkpoint: Path) -> None:
         theirs = timed(lambda: [model(ids, past_key_values=cache) for _ in range(2)]) / 2
     print(f"\ndiffusers {theirs:.2f} s, ours {ours:.2f} s")
     assert ours <= theirs * 1.05
-
-
-def pinned_bytes_per_s() -> float:
-    """The best of a few copies of a gigabyte from pinned memory."""
-    from deployments.huggingface.streaming.ring import allocate
-
-    source = allocate(2**30, is_pinned=True)
-    target = torch.empty(2**30, dtype=torch.uint8, device="cuda")
-
-    def copy() -> None:
-        for _ in range(4):
-            target.copy_(source, non_blocking=True)
-
-    copy()
-    return float(max(4 * 2**30 / timed(copy) for _ in range(3)))
-
-
-def timed(action: Callable[[], object]) -> float:
-    """Seconds of the device's work."""
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    torch.cuda.synchronize()
-    start.record()
-    action()
-    end.record()
-    torch.cuda.synchronize()
-    return float(start.elapsed_time(end)) / 1000

@@ -3,13 +3,13 @@
 Nothing here has been run by us: no machine with a GPU could be had when it was written.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from deployments.placement.arrangement import Tier
+from tests.gpu.link import pinned_bytes_per_s, timed
 
 torch = pytest.importorskip("torch")
 pytestmark = [
@@ -99,21 +99,3 @@ def test_steps_take_as_long_as_the_link(batch: int, tmp_path: Path) -> None:
         seconds = timed(lambda: [model(ids) for _ in range(5)]) / 5
     num_bytes = sum(layout.num_bytes for layout in streamer.ring._layouts)
     assert num_bytes / seconds > 0.8 * pinned_bytes_per_s()
-
-
-def pinned_bytes_per_s() -> float:
-    source = torch.empty(2**30, dtype=torch.uint8, pin_memory=True)
-    target = torch.empty(2**30, dtype=torch.uint8, device="cuda")
-    copies = 4
-    seconds = timed(lambda: [target.copy_(source, non_blocking=True) for _ in range(copies)])
-    return copies * 2**30 / seconds
-
-
-def timed(action: Callable[[], object]) -> float:
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    torch.cuda.synchronize()
-    start.record()
-    action()
-    end.record()
-    torch.cuda.synchronize()
-    return float(start.elapsed_time(end)) / 1000

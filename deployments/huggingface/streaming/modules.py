@@ -33,12 +33,13 @@ class Unstreamable(Exception):
 class Matched:
     """The model's layers, and the tensors of each by the parameters' names within it; the tensors
     around them by the parameters' names in the model. `merged` are the parameters of each layer
-    that are still to be put together."""
+    that are still to be put together. `stack` is the name of the list of layers in the model."""
 
     layers: tuple[nn.Module, ...]
     of_layers: tuple[States, ...]
     outer: States
     merged: tuple[Mapping[str, Merged], ...] = ()
+    stack: str = ""
 
 
 def match(model: Any, weights: Weights) -> Matched:
@@ -59,7 +60,7 @@ def match(model: Any, weights: Weights) -> Matched:
             of_layers[int(index)][rest] = _found(name, state, there)
         else:
             outer[name] = _found(name, state, there)
-    return Matched(tuple(stack), of_layers, outer, merged if any(merged) else ())
+    return Matched(tuple(stack), of_layers, outer, merged if any(merged) else (), stack_name)
 
 
 def put(module: nn.Module, name: str, tensor: torch.Tensor) -> None:

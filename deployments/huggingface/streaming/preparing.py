@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from deployments.huggingface.placing import FOLDER
 from deployments.huggingface.streaming import repacked
@@ -18,10 +18,17 @@ from deployments.progress import Report
 
 @dataclass(frozen=True, slots=True)
 class Making:
-    """What layers are made: numbers of a type, and matrices packed."""
+    """What layers are made: numbers of a type, and matrices packed, but for those of the modules
+    named `unquantized`."""
 
     dtype: torch.dtype
-    quantization: str
+    quantization: str = "none"
+    unquantized: frozenset[str] = frozenset()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What tells it from others."""
+        return str(self.dtype), self.quantization, *sorted(self.unquantized)
 
     def cast(self, tensor: Tensor) -> Tensor:
         """A tensor of numbers in the type, any other as it is."""
@@ -42,27 +49,25 @@ def need_repacking(matched: Matched, stored: str, quantization: str) -> bool:
     )
 
 
-def prepared(
-    matched: Matched, dtype: torch.dtype, quantization: str, disk: Path, report: Report
-) -> Matched:
+def prepared(matched: Matched, making: Making, disk: Path, report: Report) -> Matched:
     """The same, its layers repacked in a folder of `disk`, and their modules made for that.
 
     Raises: StartError.
     """
     files = sorted(_files(matched))
-    folder = disk / FOLDER / repacked.key(files, str(dtype), quantization)
+    folder = disk / FOLDER / repacked.key(files, *making.names)
     reader = Reader(files)
     try:
         of_layers = repacked.repack(
             folder,
             len(matched.layers),
-            lambda number: _layer(matched, number, Making(dtype, quantization), reader),
+            lambda number: _layer(matched, number, making, reader),
             report,
         )
     finally:
         reader.close()
-    if quantization != "none":
-        _replace_linears(matched, dtype, quantization)
+    if making.quantization != "none":
+        _replace_linears(matched, making)
     return replace(matched, of_layers=tuple(of_layers), merged=())
 
 
@@ -72,13 +77,23 @@ def _files(matched: Matched) -> set[Path]:
     return parts | {tensor.file for part in matched.of_layers for tensor in part.values()}
 
 
-def _replace_linears(matched: Matched, dtype: torch.dtype, quantization: str) -> None:
+def _replace_linears(matched: Matched, making: Making) -> None:
     from deployments.huggingface.streaming import packed
 
-    for layer, part in zip(matched.layers, matched.of_layers, strict=True):
+    for number, part in enumerate(matched.of_layers):
         for name in part:
-            if packed.linear_weight(layer, name) is not None:
-                packed.replace(layer, name, quantization, dtype)
+            if _packs(matched, number, name, making) is not None:
+                packed.replace(matched.layers[number], name, making.quantization, making.dtype)
+
+
+def _packs(matched: Matched, number: int, name: str, making: Making) -> bool | None:
+    """Whether a layer's parameter is packed: True, False if transposed before, None if not."""
+    from deployments.huggingface.streaming import packed
+
+    owner = f"{matched.stack}.{number}.{name}".rpartition(".")[0]
+    if owner in making.unquantized:
+        return None
+    return packed.linear_weight(matched.layers[number], name)
 
 
 def read(part: States, reader: Reader) -> dict[str, Tensor]:
@@ -103,7 +118,8 @@ def _layer(
         if making.quantization == "none":
             made[name] = cast.clone()
         else:
-            made |= _packed(matched.layers[number], name, cast, making.quantization)
+            upright = _packs(matched, number, name, making)
+            made |= _packed(name, cast, upright, making.quantization)
     if matched.merged:
         for name, parameter in matched.merged[number].items():
             parts = {part.tensor.name: part.tensor for part in parameter.parts}
@@ -111,10 +127,11 @@ def _layer(
     return made
 
 
-def _packed(layer: nn.Module, name: str, weight: Tensor, quantization: str) -> dict[str, Tensor]:
+def _packed(
+    name: str, weight: Tensor, upright: bool | None, quantization: str
+) -> dict[str, Tensor]:
     from deployments.huggingface.streaming import packed
 
-    upright = packed.linear_weight(layer, name)
     if upright is None:
         return {name: weight.clone()}
     parts = packed.pack(weight if upright else weight.t(), quantization)

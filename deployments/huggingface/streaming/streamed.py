@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from deployments.huggingface.streaming.modules import Unstreamable, match
-from deployments.huggingface.streaming.preparing import need_repacking, prepared
+from deployments.huggingface.streaming.preparing import Making, need_repacking, prepared
 from deployments.huggingface.streaming.streamer import Streamer
 from deployments.placement.planner import Plan
 from deployments.progress import Report
@@ -19,10 +19,16 @@ MMAP_THRESHOLD_BYTES = 2**20
 __all__ = ["Unstreamable", "load"]
 
 
-def load(skeleton: Any, plan: Plan, disk: Path | None, report: Report) -> Any:
+def load(
+    skeleton: Any,
+    plan: Plan,
+    disk: Path | None,
+    report: Report,
+    unquantized: frozenset[str] = frozenset(),
+) -> Any:
     """The model of `skeleton`, with its weights where the plan puts them.
 
-    `disk` is where layers may be repacked.
+    `disk` is where layers may be repacked; the modules named `unquantized` are packed nowhere.
 
     Raises: Unstreamable, before anything is read; StartError, WeightsLost, OSError.
     """
@@ -30,14 +36,15 @@ def load(skeleton: Any, plan: Plan, disk: Path | None, report: Report) -> Any:
     assert arrangement is not None
     assert chosen is not None
     dtype: torch.dtype = getattr(torch, asked.dtype)
+    if not plan.question.budget.has_gpu:
+        _return_freed_memory()  # what repacking takes, too
     model = empty(skeleton, dtype)
     matched = match(model, asked.weights)
+    making = Making(dtype, chosen.quantization, unquantized)
     if need_repacking(matched, asked.stored_name, chosen.quantization):
         if disk is None:
             raise Unstreamable("its layers must be repacked, and there is no disk to do that on")
-        matched = prepared(matched, dtype, chosen.quantization, disk, report)
-    if not plan.question.budget.has_gpu:
-        _return_freed_memory()
+        matched = prepared(matched, making, disk, report)
     device = torch.device("cuda" if plan.question.budget.has_gpu else "cpu")
     streamer = Streamer(matched, arrangement.tiers, arrangement.num_slots, device)
     streamer.attach(model, dtype, report)

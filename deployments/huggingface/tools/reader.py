@@ -28,11 +28,6 @@ class Reader(ABC):
         self._pieces: list[Piece] = []
         self._reading = self.read()
 
-    @property
-    def num_calls(self) -> int:
-        """How many calls have begun."""
-        return self._num_calls
-
     def feed(self, text: str) -> list[Piece]:
         """What is certain after more text."""
         self.text.add(text)

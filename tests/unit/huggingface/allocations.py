@@ -15,6 +15,7 @@ class Allocations(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.peak_bytes = 0
+        self.num_bytes = 0  # of all together
         self._living: dict[int, int] = {}
         self._living_bytes = 0
 
@@ -31,6 +32,7 @@ class Allocations(TorchDispatchMode):
         if storage.nbytes() and storage._cdata not in self._living:
             self._living[storage._cdata] = storage.nbytes()
             self._living_bytes += storage.nbytes()
+            self.num_bytes += storage.nbytes()
             self.peak_bytes = max(self.peak_bytes, self._living_bytes)
             weakref.finalize(storage, self._gone, storage._cdata)
 

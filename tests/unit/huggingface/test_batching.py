@@ -53,6 +53,7 @@ capacities = st.builds(
     max_batch_tokens=st.sampled_from((80, 200, 10**6)),
     max_sequences=st.sampled_from((2, 4, 256)),
     prefill_chunk_tokens=st.sampled_from((1, 4, 16, 512)),
+    max_move_bytes=st.sampled_from((None, 0, 20_000)),
 )
 
 

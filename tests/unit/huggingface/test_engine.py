@@ -38,6 +38,9 @@ class SteppedModel:
     def get_output_embeddings(self) -> None:
         """It has none."""
 
+    def parameters(self) -> list[torch.Tensor]:
+        return []
+
     def __call__(self, **inputs: Any) -> Any:
         return self.forward(**inputs)
 

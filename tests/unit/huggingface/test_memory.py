@@ -6,7 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from bitsandbytes.nn import Linear8bitLt
+from torch import nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from deployments.errors import StartError
 from deployments.huggingface import (
@@ -114,6 +117,31 @@ def test_accelerate_does_not_quantise_on_a_cpu(large: Path) -> None:
     assert plan.streams
     with pytest.raises(StartError, match="int8 with streaming: accelerate cannot work on a CPU"):
         accelerated.load(None, large, configured(large, quantization="int8"), plan)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_largest_step_is_tried_before_ready(fails: bool, large: Path) -> None:
+    """A step of the planned batch, and a chunk of the planned context, are taken while the model
+    is loaded; one that there is no memory for ends the start."""
+    step, chunk, seen = (7, 1), (1, 37), set[tuple[int, ...]]()
+
+    def look(module: nn.Module, args: Any) -> None:
+        if isinstance(module, nn.Embedding):
+            seen.add(tuple(args[0].shape))
+            if fails and seen >= {step}:
+                raise torch.OutOfMemoryError("no memory")
+
+    asked = {"batch": step[0], "context": chunk[1]}
+    hook = register_module_forward_pre_hook(look)
+    try:
+        if fails:
+            with pytest.raises(StartError, match=r"could not be loaded.*no memory"):
+                loaded(large, **asked)
+        else:
+            loaded(large, **asked)
+    finally:
+        hook.remove()
+    assert {step, chunk} <= seen
 
 
 def test_without_memory_the_weights_must_fit(

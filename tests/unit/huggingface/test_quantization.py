@@ -1,11 +1,14 @@
+import json
 import logging
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 from torch import nn
 
 from deployments import backends
+from deployments.config import HuggingFaceConfig
 from deployments.errors import StartError
 from deployments.huggingface.loader import load
 
@@ -72,3 +75,63 @@ def test_a_model_of_which_nothing_was_converted_is_refused(tmp_path: Path) -> No
     architectures.save("llama", tmp_path, num_hidden_layers=0)
     with pytest.raises(StartError, match=r"converted no layer of LlamaForCausalLM.*: 1 Linear"):
         load(configured(tmp_path, quantization="int8"))
+
+
+def optioned(folder: Path | str, kind: str, **options: Any) -> Any:
+    return configured(folder, quantization=kind, quantization_options=options)
+
+
+@pytest.mark.parametrize("quantization", LAYERS)
+def test_skipped_modules(quantization: str, tmp_path: Path) -> None:
+    """`llm_int8_skip_modules` leaves modules as they are by whole parts of their names, and the
+    output head with them."""
+    folder = save("llama", tmp_path)
+    skipped = ["layers.1", "self_attn.q_proj"]
+    model = load(optioned(folder, quantization, llm_int8_skip_modules=skipped)).model
+    plain = {name for name, kind in layers(model).items() if kind == "Linear"}
+    of_layer_1 = {name for name in layers(model) if name.startswith("model.layers.1.")}
+    assert of_layer_1
+    assert plain == of_layer_1 | {"lm_head", "model.layers.0.self_attn.q_proj"}
+
+
+def test_the_threshold_is_bitsandbytes_own(tmp_path: Path) -> None:
+    """`llm_int8_threshold` is that of every layer; left out, it is bitsandbytes' 6."""
+    folder, found = save("llama", tmp_path), []
+    for options in ({}, {"llm_int8_threshold": 2.5}):
+        model = load(optioned(folder, "int8", **options)).model
+        found.append(model.model.layers[0].mlp.up_proj.state.threshold)
+    assert found == [6.0, 2.5]
+
+
+def test_a_module_that_is_not_there(tmp_path: Path) -> None:
+    """A name to skip that no layer has is refused, with one that could be meant."""
+    with pytest.raises(StartError, match=r"names `q_projs`.* is called `model\.layers\.0\."):
+        load(optioned(save("llama", tmp_path), "nf4", llm_int8_skip_modules=["q_projs"]))
+
+
+def test_a_quantized_checkpoint_is_not_quantized_again(tmp_path: Path) -> None:
+    """`quantization` of one that says it is quantized is refused before its weights are read."""
+    config = json.loads((save("llama", tmp_path) / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "bitsandbytes", "load_in_8bit": True}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(StartError, match="nf4 cannot work on a checkpoint that is quantized"):
+        load(configured(tmp_path, quantization="nf4"))
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        ({"quantization": "nf4", "options": {"llm_int8_threshold": 1}}, "`quantization: int8"),
+        ({"options": {"llm_int8_skip_modules": ["a"]}}, "here it is none"),
+        (
+            {"quantization": "int8", "options": {"llm_int8_enable_fp32_cpu_offload": True}},
+            "`memory.streaming: accelerate`",
+        ),
+        ({"quantization": "int8", "options": {"llm_int8_skip": ["a"]}}, "llm_int8_skip"),
+    ],
+)
+def test_options_that_cannot_work(args: dict[str, Any], says: str) -> None:
+    """An option that could have no effect is refused by its name before anything is loaded."""
+    options = {"quantization_options": args.pop("options")}
+    with pytest.raises(ValidationError, match=says):
+        HuggingFaceConfig(checkpoint="anywhere", **args, **options)

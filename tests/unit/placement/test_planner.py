@@ -14,12 +14,14 @@ from deployments.placement.arrangement import (
     DISK_SLOTS,
     GPU_LIBRARY_BYTES,
     Tier,
+    arrange,
+    least,
     slot_bytes,
 )
 from deployments.placement.bandwidth import Bandwidths
 from deployments.placement.budget import Budget, Needs
 from deployments.placement.demand import Model, demand
-from deployments.placement.planner import QUANTIZATIONS, Plan, Question, make_plan
+from deployments.placement.planner import QUANTIZATIONS, Plan, Question, make_plan, quantizations
 from deployments.placement.report import report
 from deployments.placement.workload import Workload
 
@@ -50,12 +52,14 @@ EXACT = ASKED["none"]
 LAYER, SLOT = EXACT.layers[0], slot_bytes(EXACT)
 FIXED = EXACT.outer + EXACT.working.total_bytes
 GPU = FIXED + GPU_LIBRARY_BYTES
+GPU_RESIDENT = GPU + EXACT.working.joining_bytes
 CPU = BASE + CPU_LIBRARY_BYTES
 
 
 def test_order_on_a_cpu() -> None:
     """Resident; quantised, if that is allowed; streamed from disk; or the least that would do."""
-    resident = CPU + EXACT.working.total_bytes + EXACT.weight_bytes
+    working = EXACT.working.total_bytes + EXACT.working.joining_bytes
+    resident = CPU + working + EXACT.weight_bytes
     assert name(plan(0, resident)) == "resident"
     assert name(plan(0, resident - 1)) is None
     assert name(plan(0, resident - 1, 0)) == "streamed from disk"
@@ -69,7 +73,7 @@ def test_order_on_a_cpu() -> None:
 
 def test_order_on_a_gpu() -> None:
     """Streamed from RAM comes between resident and disk, and takes RAM for what is streamed."""
-    assert name(plan(GPU + 24 * LAYER, BASE)) == "resident"
+    assert name(plan(GPU_RESIDENT + 24 * LAYER, BASE)) == "resident"
     some = plan(GPU + 2 * SLOT + 10 * LAYER, BASE + 14 * LAYER)
     assert name(some) == "streamed from RAM"
     assert some.arrangement
@@ -90,6 +94,32 @@ def test_streamed_layers_are_evenly_spaced() -> None:
     assert made.arrangement
     streamed = [i for i, tier in enumerate(made.arrangement.tiers) if tier is Tier.RAM]
     assert streamed == [0, 4, 8, 12, 16, 20]
+
+
+def test_what_fits_only_unpacked_by_blocks() -> None:
+    """Where all quantised layers fit, but no whole matrix of them unpacked, one of them streams,
+    and matrices are unpacked by blocks."""
+    large = replace(ASKED["nf4"], scratch=2**27, block_scratch=2**20)
+    needs = least(large, Tier.RESIDENT, Budget(0, 0, 0, BASE))
+    budget = Budget(0, needs.cpu_bytes - 1, 0, BASE)
+    arranged = arrange(large, Tier.DISK, budget)
+    assert arranged.tiers.count(Tier.DISK) == 1
+    assert arranged.read_bytes == large.layers[0]
+    assert arranged.host_bytes <= budget.cpu_bytes
+
+
+def test_quantized_checkpoints_do_not_stream() -> None:
+    """One that is stored quantised is resident, or refused with the budget for that; `auto` does
+    not quantise it once more."""
+    stored = replace(model(), geometry=replace(model().geometry, is_quantized=True))
+    budget = Budget(0, CPU + FIXED + DISK_SLOTS * SLOT, 2**40, BASE)
+    made = make_plan(Question(stored, WORKLOAD, budget, quantizations(stored, "auto")))
+    assert made.chosen is None
+    told = {no.candidate.name: no.reason for no in made.rejections}
+    assert "cannot be streamed" in told["streamed from disk"]
+    assert "resident, int8" not in told
+    assert made.smallest
+    assert made.smallest.name == "resident"
 
 
 def test_every_better_choice_says_why_not() -> None:

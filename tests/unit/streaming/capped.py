@@ -27,12 +27,12 @@ NUM_STREAMS = 8
 SPARE_BYTES = 8 * 2**20
 
 
-def settings(asked: dict[str, Any], cap_bytes: int | None) -> HuggingFaceConfig:
+def settings(checkpoint: str, cap_bytes: int | None = None) -> HuggingFaceConfig:
     """The budget is a little less than the cap, as an operator would have it."""
-    memory = {"batch": NUM_STREAMS, "context": 16, "disk": asked["checkpoint"]}
+    memory: dict[str, Any] = {"batch": NUM_STREAMS, "context": 16, "disk": checkpoint}
     if cap_bytes is not None:
         memory["cpu"] = machine.own_ram_bytes() + cap_bytes - SPARE_BYTES
-    return HuggingFaceConfig(checkpoint=asked["checkpoint"], dtype="float32", memory=memory)
+    return HuggingFaceConfig(checkpoint=checkpoint, dtype="float32", memory=memory)
 
 
 async def stream(client: httpx2.AsyncClient, url: str, prompt: str) -> str:
@@ -64,9 +64,8 @@ def main(asked: dict[str, Any]) -> dict[str, Any]:
     cap_bytes = asked["cap_bytes"]
     # What libraries take on their first use is no part of the model.
     asyncio.run(serve(HuggingFaceConfig(checkpoint=catalog.checkpoint_path("package:demo/model"))))
-    config, before = settings(asked, cap_bytes), psutil.Process().memory_info().rss
-    if cap_bytes is None:
-        return asyncio.run(serve(config)) | {"cap": None}
+    config = settings(asked["checkpoint"], cap_bytes)
+    before = psutil.Process().memory_info().rss
     with capped(cap_bytes) as kind:
         forget_peak()
         answered = asyncio.run(serve(config))

@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from deployments.huggingface.streaming import streamed
 from deployments.huggingface.streaming.modules import match
-from deployments.huggingface.streaming.preparing import need_repacking, prepared
+from deployments.huggingface.streaming.preparing import Making, need_repacking, prepared
 from deployments.huggingface.streaming.streamer import CPU, Streamer
 from deployments.placement.arrangement import Tier
 from deployments.placement.source import from_folder
@@ -72,7 +72,8 @@ def streamed_by(way: Way, folder: Path, dtype: torch.dtype) -> tuple[Any, Stream
     model = streamed.empty(skeleton, dtype)
     matched = match(model, asked.weights)
     if need_repacking(matched, asked.stored_name, way.quantization):
-        matched = prepared(matched, dtype, way.quantization, folder / "disk", lambda progress: None)
+        making = Making(dtype, way.quantization)
+        matched = prepared(matched, making, folder / "disk", lambda progress: None)
     streamer = Streamer(matched, way.tiers, way.num_slots, way.device)
     streamer.attach(model, dtype, lambda progress: None)
     return model.eval(), streamer

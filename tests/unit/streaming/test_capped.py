@@ -1,5 +1,6 @@
 """The seed's promise at a small size: a model served in less memory than half of its weights."""
 
+import asyncio
 import json
 import os
 import subprocess
@@ -11,6 +12,7 @@ import torch
 from transformers import BloomConfig, BloomForCausalLM
 
 from tests.unit.huggingface.models import EOS, VOCAB_SIZE, byte_tokenizer
+from tests.unit.streaming.capped import serve, settings
 
 CAP_BYTES = 97 * 2**20
 
@@ -32,8 +34,8 @@ def save_bloom(folder: Path) -> int:
     return (folder / "model.safetensors").stat().st_size
 
 
-def serve(folder: Path, cap_bytes: int | None) -> dict[str, Any]:
-    asked = json.dumps({"checkpoint": str(folder), "cap_bytes": cap_bytes})
+def serve_capped(folder: Path) -> dict[str, Any]:
+    asked = json.dumps({"checkpoint": str(folder), "cap_bytes": CAP_BYTES})
     command = [sys.executable, "-m", "tests.unit.streaming.capped", asked]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
     done = subprocess.run(
@@ -50,7 +52,8 @@ def test_served_in_less_than_half_of_its_weights(tmp_path: Path) -> None:
     weight_bytes = save_bloom(tmp_path)
     assert weight_bytes > 200e6
     assert weight_bytes / 2 > CAP_BYTES
-    expected, got = serve(tmp_path, None), serve(tmp_path, CAP_BYTES)
+    expected = asyncio.run(serve(settings(str(tmp_path))))
+    got = serve_capped(tmp_path)
     assert (expected["streams"], got["streams"]) == (False, True)
     assert got["cap"] in {"cgroup", "rlimit"}
     assert got["texts"] == expected["texts"]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -135,3 +136,24 @@ def test_an_index_that_lists_files(tmp_path: Path) -> None:
     listed = json.loads((tmp_path / "model.safetensors.index.json").read_text())["weight_map"]
     _, streamer = streaming(tmp_path, torch.float32, 2)
     assert {path.name for path in streamer.reader._files} == set(listed.values())
+
+
+@pytest.mark.skipif(
+    not Path("/sys/kernel/mm/transparent_hugepage").exists(), reason="no such pages"
+)
+def test_slots_ask_for_huge_pages() -> None:
+    """Memory that layers are read into is marked for huge pages: `hg` among the kernel's flags."""
+    slot = allocate(8 * 2**20)
+    flags = next(
+        block.rpartition("VmFlags:")[2].split("\n")[0].split()
+        for block in re.split(
+            r"(?m)^(?=[0-9a-f]+-[0-9a-f]+ )", Path("/proc/self/smaps").read_text()
+        )
+        if block and holds(block, slot.data_ptr())
+    )
+    assert "hg" in flags
+
+
+def holds(mapping: str, address: int) -> bool:
+    start, end = (int(part, 16) for part in mapping.split(" ", 1)[0].split("-"))
+    return start <= address < end

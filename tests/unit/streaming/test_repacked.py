@@ -14,18 +14,21 @@ import torch
 from bitsandbytes import functional
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from deployments.config import HuggingFaceConfig
 from deployments.errors import StartError
+from deployments.huggingface.quantization import refuse, skipped_modules
 from deployments.huggingface.streaming import repacked, streamed
 from deployments.huggingface.streaming.borrowed import borrowed_weights
-from deployments.huggingface.streaming.packed import PackedLinear, linear_weight
+from deployments.huggingface.streaming.packed import PackedLinear, linear_weight, pack
 from deployments.placement.arrangement import DISK_SLOTS, Tier, slot_bytes
 from deployments.placement.budget import Budget
+from deployments.placement.demand import BLOCK_NUMBERS, demand
 from deployments.placement.planner import Question, make_plan
 from deployments.placement.source import from_folder
 from deployments.placement.workload import Workload
 from deployments.progress import Progress
 
-from .checkpoints import resident, save_deep, streaming
+from .checkpoints import NUM_LAYERS, resident, save_deep, streaming
 
 IDS = torch.arange(33).reshape(3, 11)
 
@@ -74,6 +77,22 @@ def test_quantized_layers_stream_packed(kind: str, quantization: str, tmp_path: 
     assert tensors[0] < sum(view.num_bytes for view in plain.views) / 3
 
 
+@pytest.mark.parametrize("quantization", ["int8", "nf4"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_large_matrices_are_unpacked_by_rows(quantization: str, dtype: torch.dtype) -> None:
+    """What is multiplied by some rows at a time is what the whole matrix would give."""
+    shape = 3 * BLOCK_NUMBERS // 1088, 1088  # the last rows are fewer
+    weight, bias = torch.randn(shape).to(dtype), torch.randn(shape[0]).to(dtype)
+    layer = PackedLinear(quantization, shape, dtype, bias=True)
+    for name, part in pack(weight, quantization).items():
+        setattr(layer, name, part)
+    layer.bias = torch.nn.Parameter(bias, requires_grad=False)
+    states = torch.randn(2, 3, shape[1]).to(dtype)
+    whole = torch.nn.functional.linear(states, rounded(weight, quantization), bias)
+    with torch.inference_mode():
+        assert torch.allclose(layer(states), whole, rtol=0, atol=float(whole.abs().max()) / 100)
+
+
 def test_cast_layers(tmp_path: Path) -> None:
     """A checkpoint in float32 that is to run in bfloat16 is cast once, and then as exact."""
     save_deep("llama", tmp_path, torch.float32)
@@ -104,6 +123,44 @@ def test_a_plan_is_carried_out(quantization: str, tmp_path: Path) -> None:
     num_packed = sum(isinstance(module, PackedLinear) for module in model.modules())
     assert num_packed == (0 if quantization == "none" else 7 * len(tiers))
     assert model.streamer.ring.num_bytes <= DISK_SLOTS * slot_bytes(plan.chosen.demand)
+
+
+def test_modules_that_stay_unquantised(tmp_path: Path) -> None:
+    """Those that the options name are streamed as they are, others packed, all as planned; a
+    threshold, which layers that stream have no use for, is refused by name."""
+    save_deep("llama", tmp_path, torch.float32)
+    options = {"llm_int8_skip_modules": ["layers.1", "down_proj"]}
+    config = HuggingFaceConfig(
+        checkpoint=str(tmp_path), quantization="int8", quantization_options=options
+    )
+    asked = from_folder(tmp_path)
+    weights = asked.weights.skipping(config.quantization_options.llm_int8_skip_modules)
+    question = Question(
+        replace(asked, weights=weights),
+        Workload(),
+        Budget(0, 10**9, 10**9, base_bytes=0),
+        ("int8",),
+        (Tier.DISK,),
+    )
+    with torch.device("meta"):
+        skeleton = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(tmp_path))
+    skipped = skipped_modules(config, skeleton)
+    model = streamed.load(skeleton, make_plan(question), tmp_path / "disk", unreported, skipped)
+    names = [n for n, m in model.named_modules() if type(m) is torch.nn.Linear and "mlp" in n]
+    assert names == [
+        f"model.layers.{n}.mlp.{part}_proj"
+        for n in range(NUM_LAYERS)
+        for part in (("gate", "up", "down") if n == 1 else ("down",))
+    ]
+    held = [sum(map(num_bytes, (*of.parameters(), *of.buffers()))) for of in model.model.layers]
+    assert held == [*demand(question.model, "int8", Workload()).layers]
+    threshold = config.quantization_options.model_copy(update={"llm_int8_threshold": 4.0})
+    with pytest.raises(StartError, match="llm_int8_threshold cannot work with layers that stream"):
+        refuse(config.model_copy(update={"quantization_options": threshold}), skeleton, True)
+
+
+def num_bytes(tensor: torch.Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
 
 
 class Source:
