@@ -1,4 +1,4 @@
-"""A real `serve run` on free ports, and what a test needs to know of it.
+"""A real `serve run`, or `roundhouse serve`, on free ports, and what a test needs to know of it.
 
 Every process it starts, Ray's and vLLM's included, inherits a marker in its environment, by which
 the replicas are found, and everything is ended, by process id.
@@ -19,6 +19,8 @@ from typing import Any
 
 import psutil
 import yaml
+from ray.dashboard.modules.serve.sdk import ServeSubmissionClient
+from ray.serve.schema import ServeDeploySchema
 
 from serve_app.launch.plan import SIDE_PORTS
 
@@ -42,6 +44,8 @@ def shipped_config() -> dict[str, Any]:
 class Instance:
     """One Serve instance: its URL, its processes, and its configuration, changed by `deploy`."""
 
+    command: tuple[str, ...] = (str(Path(sys.executable).with_name("serve")), "run")
+
     def __init__(self, folder: Path, config: dict[str, Any], environment: dict[str, str]) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -60,14 +64,14 @@ class Instance:
         del self._environment["RAY_AUTH_MODE"]  # as in a user's shell
         self.config = config
         self.config["http_options"]["port"] = self.port
-        self._write()
+        self._file.write_text(yaml.safe_dump(config, sort_keys=False))
         self._log = (folder / "serve.log").open("wb")
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Runs `serve run` until every application is ready."""
+        """Runs the command until every application is ready."""
         self._process = subprocess.Popen(
-            [self._tool("serve"), "run", str(self._file)],
+            [*self.command, str(self._file)],
             env=self._environment,
             stdout=self._log,
             stderr=subprocess.STDOUT,
@@ -75,12 +79,17 @@ class Instance:
         )
         self.wait(lambda: self.get("/ready")[0] == 200, START_S)
 
-    def stop(self) -> None:
-        """Ends it as Ctrl-C does, and then whatever Ray leaves over, HAProxy for one, by force."""
+    def interrupt(self) -> int:
+        """Ends it as Ctrl-C does; the exit status. Raises: subprocess.TimeoutExpired."""
         assert self._process is not None
         self._process.send_signal(signal.SIGINT)
+        return self._process.wait(60)
+
+    def stop(self) -> None:
+        """Ctrl-C, and then whatever Ray leaves over, HAProxy for one, is ended by force."""
+        assert self._process is not None
         try:
-            self._process.wait(60)
+            self.interrupt()
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait(10)
@@ -91,11 +100,10 @@ class Instance:
         self._log.close()
 
     def deploy(self, dashboard_url: str) -> None:
-        """`serve deploy` of the configuration as it is now, from another process."""
-        self._write()
-        command = [self._tool("serve"), "deploy", "--address", dashboard_url, str(self._file)]
-        done = subprocess.run(command, capture_output=True, timeout=60, check=False)
-        assert done.returncode == 0, done.stderr.decode()
+        """What `serve deploy` does with the configuration as it is now, without its imports, which
+        take two seconds each time; `tests.nodes` runs the command itself."""
+        config = ServeDeploySchema.model_validate(self.config).model_dump(exclude_unset=True)
+        ServeSubmissionClient(dashboard_url).deploy_applications(config)
 
     @property
     def log(self) -> str:
@@ -177,9 +185,3 @@ class Instance:
             return alive and process.environ().get(MARKER) == self._run_id
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             return False
-
-    def _write(self) -> None:
-        self._file.write_text(yaml.safe_dump(self.config, sort_keys=False))
-
-    def _tool(self, name: str) -> str:
-        return str(Path(sys.executable).with_name(name))

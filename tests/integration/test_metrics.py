@@ -1,19 +1,16 @@
 """The metrics of a running system, as Prometheus reads them from Ray's agents."""
 
 import asyncio
-import json
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
 from typing import Any
 
 import aiohttp
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 from ray.dashboard.modules.reporter.reporter_agent import METRICS_GAUGES
 
+from serve_app.metrics import catalog
 from tests.integration.conftest import Roundhouse
+from tests.integration.scraping import scraped, value
 from tests.plain_http import CHAT, chat
 from tests.polling import until
 from tests.unit.observability.shipped import asked_for
@@ -21,30 +18,12 @@ from tests.unit.observability.shipped import asked_for
 USAGE = {"include_usage": True}
 # Told by nodes with GPUs only.
 OF_GPUS = {"ray_node_gpus_utilization", "ray_node_gram_used"}
-
-
-def scraped(roundhouse: Roundhouse) -> Iterator[Sample]:
-    """Every sample of every address in the file where Ray tells Prometheus what to scrape."""
-    for group in json.loads(roundhouse.discovery_file.read_text()):
-        for address in group["targets"]:
-            for family in text_string_to_metric_families(told_by(address)):
-                yield from family.samples
-
-
-def told_by(address: str) -> str:
-    """Nothing, where nobody listens: two Rays of one machine name the same autoscaler's address,
-    and it is gone with the first of them."""
-    try:
-        with urllib.request.urlopen(f"http://{address}/metrics", timeout=20) as answer:
-            return str(answer.read().decode())
-    except urllib.error.URLError:
-        return ""
-
-
-def value(samples: list[Sample], name: str, **labels: str) -> float:
-    """The sum of the series that have these labels."""
-    wanted = labels.items()
-    return sum(s.value for s in samples if s.name == name and wanted <= s.labels.items())
+# Told while requests wait: tests/integration/test_scaling.py and tests/unit/serve_app/metrics.
+OF_WAITING = {
+    name
+    for metric in (catalog.QUEUED, catalog.HELD, catalog.HELD_DURATION, catalog.COLD_START)
+    for name in metric.exposed
+}
 
 
 async def sent(url: str, *bodies: dict[str, Any]) -> list[int]:
@@ -96,7 +75,8 @@ def missing(samples: list[Sample]) -> set[str]:
     there: dict[str, set[str]] = {}
     for sample in samples:
         there.setdefault(sample.name, set()).update(sample.labels)
-    wanted = {name: labels for name, labels in asked_for().items() if name not in OF_GPUS}
+    left_out = OF_GPUS | OF_WAITING
+    wanted = {name: labels for name, labels in asked_for().items() if name not in left_out}
     return {n for n, labels in wanted.items() if n not in there or not labels <= there[n]}
 
 

@@ -11,10 +11,13 @@ import aiohttp
 import pytest
 
 from tests.integration.conftest import Roundhouse, echo_application
+from tests.integration.scraping import scraped, value
 from tests.plain_http import CHAT, chat
 from tests.polling import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+HELD = "ray_roundhouse_held_requests"
 
 
 @contextmanager
@@ -63,9 +66,22 @@ async def num_running(roundhouse: Roundhouse, name: str) -> int:
     return int(row["replicas"].get("RUNNING", 0)) if row else 0
 
 
+async def start_is_told(roundhouse: Roundhouse, name: str, num_held: int) -> bool:
+    """Whether metrics tell of one start, for which so many waited, and that nobody does now."""
+    samples = list(await asyncio.to_thread(lambda: [*scraped(roundhouse)]))
+    held = {s.labels["application"]: s.value for s in samples if s.name == HELD}
+    return (
+        held.get(name) == 0
+        and value(samples, "ray_roundhouse_held_seconds_count", application=name) == num_held
+        and value(samples, "ray_roundhouse_cold_start_seconds_count", application=name) == 1
+        and value(samples, "ray_roundhouse_cold_start_seconds_sum", application=name) > 2
+    )
+
+
 async def test_a_burst_at_zero(roundhouse: Roundhouse) -> None:
     """200 requests to a model that has no replica: one is started, none is lost, each gets its own
-    answer; idle again, the replica goes. /ready stays 200 all the while."""
+    answer; idle again, the replica goes. /ready stays 200 all the while. Prometheus is told who
+    waited, for how long, and of the start."""
     instance = roundhouse.instance
     scaling = {"min_replicas": 0, "max_replicas": 3, "downscale_to_zero_delay_s": 3}
     sleeper = echo_application("sleeper", start_delay_s=2, autoscaling=scaling)
@@ -85,6 +101,7 @@ async def test_a_burst_at_zero(roundhouse: Roundhouse) -> None:
         assert [word for word, _ in words] == [f"word-{i}" for i in range(200)]
         assert len({pid for _, pid in words}) == 1
         await until_state(roundhouse, "sleeper", "cold")
+        await until(partial(start_is_told, roundhouse, "sleeper", 200), 30)
 
 
 async def test_waves_do_not_flap(roundhouse: Roundhouse) -> None:
