@@ -11,6 +11,7 @@ from benchmarks.table import Table
 
 ROUTER = "ray::ServeReplica:router:Router"
 PROXY = "haproxy"
+NOT_IN_THE_WAY = 0.02  # of a stack's CPUs: what costs less only looks on
 
 
 def read(files: Sequence[Path]) -> list[StackCost]:
@@ -69,7 +70,9 @@ def _processes(
 ) -> Iterator[tuple[str, ...]]:
     for stack in stacks:
         for title, cost in stack.processes.items():
-            if title.startswith((ROUTER, PROXY)):
+            asked = tokens.requests_per_s, tokens.tokens_per_s
+            share = cost.cpus(*asked) / stack.cpus(*asked)
+            if title.startswith((ROUTER, PROXY)) and share > NOT_IN_THE_WAY:
                 yield (
                     f"{stack.path}: {stack.stack}: {title}",
                     number(1e6 * cost.per_request_s),

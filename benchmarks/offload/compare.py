@@ -16,17 +16,21 @@ from benchmarks.offload.planning import plan_s
 from benchmarks.stack import ROOT
 
 BATCHES = (1, 4, 8, 16)
+QUANTIZED_BATCHES = (1, 8)
 GIB = 2**30
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What the two processes measured, each as it told it."""
+    """What the processes measured, each as it told it. `alone`, like `accelerate`, is planned for
+    one sequence, the others for their largest batches."""
 
     machine: Machine
     weight_bytes: int
     limit_bytes: int
     streamed: dict[str, Any]
+    alone: dict[str, Any]
+    quantized: dict[str, dict[str, Any]]
     accelerate: dict[str, Any]
     plan_s: float
     took_s: float
@@ -50,10 +54,15 @@ def measure(asked: Asked) -> Found:
     with tempfile.TemporaryDirectory(dir=asked.folder, prefix="bloom-3b-") as folder:
         weight_bytes = bloom.write(Path(folder), asked.num_layers, asked.vocab_size)
         same = {"folder": folder, "limit_bytes": limit_bytes, "num_steps": asked.num_steps}
-        ours = _run(same | {"streaming": "auto", "batches": BATCHES})
+        ours = _run(same | {"batches": BATCHES, "is_checked": True})
+        alone = _run(same | {"batches": [1]})
         theirs = _run(same | {"streaming": "accelerate", "batches": [1], "num_steps": 1})
+        packed = same | {"batches": QUANTIZED_BATCHES}
+        quantized = {kind: _run(packed | {"quantization": kind}) for kind in ("int8", "nf4")}
     planned_s, took_s = plan_s(), time.monotonic() - began
-    return Found(machine, weight_bytes, limit_bytes, ours, theirs, planned_s, took_s)
+    return Found(
+        machine, weight_bytes, limit_bytes, ours, alone, quantized, theirs, planned_s, took_s
+    )
 
 
 def _run(asked: dict[str, Any]) -> dict[str, Any]:
@@ -70,6 +79,6 @@ def _run(asked: dict[str, Any]) -> dict[str, Any]:
             env=os.environ | {"HF_HUB_OFFLINE": "1"},
         )
     if done.returncode:
-        raise RuntimeError(f"{asked['streaming']}: its process ended with {done.returncode}")
+        raise RuntimeError(f"{asked}: its process ended with {done.returncode}")
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found

@@ -9,7 +9,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 BLOCK_BYTES = 4 * 2**20
-MEASURED_BYTES = 768 * 2**20
+# Disks of virtual machines are faster for their first gigabyte after a rest: a step reads several.
+MEASURED_BYTES = 3 * 2**30
 THREADS = (1, 4)  # one queue entry at a time, and as many as the streamer has
 
 
@@ -44,5 +45,8 @@ def _bandwidth(folder: Path, num_threads: int) -> float:
 
 
 def _read(blocks: list[tuple[int, int]]) -> int:
-    with mmap.mmap(-1, BLOCK_BYTES) as memory:  # aligned as direct reads must be
+    # Aligned as direct reads must be, and in huge pages, into which they are fastest.
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    with mmap.mmap(-1, BLOCK_BYTES, flags=flags) as memory:
+        memory.madvise(mmap.MADV_HUGEPAGE)
         return sum(os.preadv(descriptor, [memory], at) for descriptor, at in blocks)

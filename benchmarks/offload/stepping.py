@@ -17,6 +17,7 @@ import torch
 from benchmarks.cpu_use import cpu_s
 from benchmarks.memory_cap import capped, forget_peak, status
 from benchmarks.offload import disk
+from benchmarks.offload.disk_use import busy_share
 from deployments.config import HuggingFaceConfig
 from deployments.huggingface import build, engine  # noqa: F401 - part of the base, not of the model
 from deployments.huggingface.checkpoint import check_folder
@@ -39,16 +40,17 @@ def main(asked: dict[str, Any]) -> dict[str, Any]:
         "disk": str(folder),
         "batch": max(asked["batches"]),
         "context": CONTEXT,
-        "streaming": asked["streaming"],
+        "streaming": asked.get("streaming", "auto"),
     }
-    config = HuggingFaceConfig(checkpoint=str(folder), memory=memory)
+    quantization = asked.get("quantization", "none")
+    config = HuggingFaceConfig(checkpoint=str(folder), memory=memory, quantization=quantization)
     with capped(limit - status("VmRSS")) as cap:
         forget_peak()
         plan = place(folder, config)
         assert plan is not None
         assert plan.arrangement is not None
         began = time.perf_counter()
-        model = _loaded(folder, config, plan)
+        model = _loaded(folder, config, plan, asked.get("is_checked", False))
         load_s = time.perf_counter() - began
         steps = [_steps(model, batch, asked["num_steps"], folder) for batch in asked["batches"]]
     return {
@@ -61,12 +63,12 @@ def main(asked: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _loaded(folder: Path, config: HuggingFaceConfig, plan: Plan) -> Any:
-    """As a replica loads it; for accelerate without the passes that check the model, which would
-    take a quarter of an hour."""
-    if config.memory and config.memory.streaming == "accelerate":
-        return build.build(check_folder(folder), config, plan, unreported)
-    return load(config).model
+def _loaded(folder: Path, config: HuggingFaceConfig, plan: Plan, is_checked: bool) -> Any:
+    """As a replica loads it; without the passes that check the model, which by accelerate would
+    take a quarter of an hour, unless they are asked for."""
+    if is_checked:
+        return load(config).model
+    return build.build(check_folder(folder), config, plan, unreported)
 
 
 def _steps(model: Any, batch: int, num_steps: int, folder: Path) -> dict[str, Any]:
@@ -78,11 +80,12 @@ def _steps(model: Any, batch: int, num_steps: int, folder: Path) -> dict[str, An
     with torch.inference_mode():
         _wait_for_slots(model)
         read, passes = process.io_counters().read_bytes, num_steps + 2
-        timed = _timed(decoder, batch, num_steps)
+        with busy_share(model) as busy:
+            timed = _timed(decoder, batch, num_steps)
         _wait_for_slots(model)
         # What the disk gave this process: what the page cache gives is not among it.
         read_bytes = (process.io_counters().read_bytes - read) / passes
-        found = {"batch": batch, "read_bytes": read_bytes, **timed, "compute_s": None}
+        found = {"batch": batch, "read_bytes": read_bytes, **timed, "compute_s": None, **busy}
         if hasattr(model, "streamer"):
             with borrowed_weights(model):
                 found["compute_s"] = _timed(decoder, batch, num_steps)["step_s"]

@@ -26,7 +26,6 @@ ROUTER, CONTROLLER, ECHO = (
     "ray::ServeController",
     "ray::ServeReplica:",
 )
-LOGICAL_CPUS = 64  # replicas of echoes take no real one
 DEPLOY_LIMIT_S = 300
 COLD = {"backend": "echo", "num_cpus": 0.01, "autoscaling": {"min_replicas": 0}}
 RUNNING = {"backend": "echo", "num_cpus": 0.01}

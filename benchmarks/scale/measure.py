@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.machine import Machine, this_machine
+from benchmarks.priority import client_first
 from benchmarks.scale import many_models, memory, overload, routers
 
 COUNTS = (1, 50, 200)
-NUM_RUNNING = 8
 OVERLOAD_S = 20.0
 
 
@@ -21,6 +21,7 @@ class Scale:
 
     machine: Machine
     took_s: float
+    has_priority: bool  # the client, over all other processes
     kept: list[memory.Kept]
     steps: list[many_models.Step]
     routers: list[routers.Throughput]
@@ -34,14 +35,15 @@ def measure(share: float, num_running: int, counts: Sequence[int] = COUNTS) -> S
         folder = Path(name)
         _say("what a router keeps for a model")
         kept = memory.measure(counts)
-        _say(f"{max(counts)} models, {num_running} of them with a replica")
+        has_priority = client_first()
+        _say(f"{max(counts)} models, at last {num_running} of them with a replica")
         steps = many_models.measure(_made(folder, "models"), counts, num_running, share)
         _say("one router, and two")
         throughputs = routers.measure(_made(folder, "routers"), share)
         _say("a model that is asked too much")
         overloaded = overload.measure(_made(folder, "overload"), OVERLOAD_S * share)
     took_s = time.monotonic() - began_s
-    return Scale(machine, took_s, kept, steps, throughputs, overloaded)
+    return Scale(machine, took_s, has_priority, kept, steps, throughputs, overloaded)
 
 
 def _made(folder: Path, name: str) -> Path:

@@ -7,6 +7,7 @@ capacity is known. Arrivals do not wait for answers.
 import asyncio
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,8 @@ def measure(folder: Path, lasts_s: float) -> Overload:
         overloaded = _phase(stack, OVERLOAD * CAPACITY_PER_S, lasts_s)
         again = _phase(stack, AT_CAPACITY * CAPACITY_PER_S, lasts_s / 2)
         _calm(stack)
+        with suppress(TimeoutError):  # HAProxy closes what it does not need a few at a time
+            until(lambda: _num_sockets(stack) <= before.num_sockets, QUIET_LIMIT_S, 0.5)
         return Overload(at_capacity, overloaded, again, before, resources(stack))
 
 
@@ -85,9 +88,13 @@ def resources(stack: Stack) -> Resources:
     process = echoes.router(stack)
     return Resources(
         rss_mb=process.memory_info().rss / MEGABYTE,
-        num_sockets=len(process.net_connections("tcp")),
+        num_sockets=_num_sockets(stack),
         num_ongoing=echoes.ongoing(stack, "narrow"),
     )
+
+
+def _num_sockets(stack: Stack) -> int:
+    return len(echoes.router(stack).net_connections("tcp"))
 
 
 def _calm(stack: Stack) -> None:

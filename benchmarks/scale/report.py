@@ -25,10 +25,11 @@ def report_of(scale: Scale) -> Report:
 
 
 def bars(scale: Scale) -> Iterator[Bar]:
-    """What the issue asks for; growth is of the last step over the first."""
-    first, last = scale.steps[0], scale.steps[-1]
+    """What the issue asks for; growth is over the first step, of the last where as many run."""
+    first = scale.steps[0]
+    last = [step for step in scale.steps if step.num_running == first.num_running][-1]
     growth = f"{first.num_applications} to {last.num_applications} models"
-    yield Bar(f"router memory, {growth}", 1.1, last.router_rss_mb / first.router_rss_mb, "x")
+    yield Bar(f"router's own memory, {growth}", 1.1, last.router_own_mb / first.router_own_mb, "x")
     yield Bar(f"CPU per request, {growth}", 1.1, last.request_cpu_ms / first.request_cpu_ms, "x")
     yield Bar(f"a look at {last.num_applications} models", 10, last.look_cpu_ms, "ms CPU")
     at, over = scale.overload.at_capacity, scale.overload.overloaded
@@ -50,11 +51,12 @@ def bars(scale: Scale) -> Iterator[Bar]:
 def _steps(steps: Sequence[Step]) -> Table:
     header = (
         "models (with a replica)",
-        "router MB",
-        "of that shared",
+        "router's own MB",
+        "beside shared MB",
         "router idle, % of a core",
         "controller idle, %",
         "router ms CPU/request",
+        "to each in turn",
         "answer p50 ms",
         "look ms CPU",
         "serve.status() ms CPU",
@@ -62,11 +64,12 @@ def _steps(steps: Sequence[Step]) -> Table:
     rows = [
         (
             f"{step.num_applications} ({step.num_running})",
-            number(step.router_rss_mb),
+            number(step.router_own_mb),
             number(step.router_shared_mb),
             number(100 * step.router_idle_cpu),
             number(100 * step.controller_idle_cpu),
             number(step.request_cpu_ms),
+            number(step.spread_cpu_ms),
             number(step.answer_p50_ms),
             number(step.look_cpu_ms),
             number(step.public_look_cpu_ms),
@@ -157,13 +160,15 @@ def _notes(scale: Scale) -> Iterator[str]:
     others = max(one.others_share for one in scale.routers)
     if others > MAX_QUIET_SHARE:
         yield f"PROVISIONAL: others used up to {100 * others:.0f} % of a core."
+    if not scale.has_priority:
+        yield "PROVISIONAL: the client may not have priority here: it waits for the others' cores."
     yield f"{scale.machine.described()}."
     yield f"{scale.took_s:.0f} s in all. Models are echoes, deployed on real Serve instances."
     step = scale.steps[-1]
     yield (
-        f"Of {step.num_applications} applications {step.num_running} have a replica, a process; "
-        "the others are at zero replicas. What a running model costs a router beside its handle "
-        "is simulated."
+        f"One application has a replica, a process, and at last {step.num_running} have; the "
+        "others are at zero. Growth is that of the former. What 200 running models cost a router "
+        "beside their handles is simulated."
     )
     before, after = scale.overload.before, scale.overload.after
     yield (
