@@ -7,7 +7,7 @@ CONFIG ?= serve_config.yaml
 GPU ?=
 # Where torch's CPU build is looked for; empty: not at all.
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
-# More options for pytest: make test ARGS='-k stream'
+# Options for pytest, which then runs once: make test ARGS='-k stream'
 ARGS ?=
 
 export VENV PYTHON GPU TORCH_CPU_INDEX
@@ -22,9 +22,16 @@ help:  ## list the targets
 serve: install  ## install what is missing, and serve CONFIG until Ctrl-C
 	@$(BIN)/python -m serve_app serve $(CONFIG)
 
-# One thread a process: the tests start many engines, and the machine may be small.
+# One thread a process: the tests start many engines, and the machine may be small. Unit tests keep one
+# core busy, so they run in two processes, a file in one of them; what starts Ray has the machine to itself.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 test: tools  ## run the whole test suite
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(ARGS)
+ifeq ($(ARGS),)
+	$(PYTEST) tests/unit -n 2 --dist loadfile
+	$(PYTEST) --ignore tests/unit
+else
+	$(PYTEST) $(ARGS)
+endif
 
 check: tools  ## format, lint, types, import arrows
 	$(BIN)/ruff format --check .
