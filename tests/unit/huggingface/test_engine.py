@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from deployments.errors import BackendUnavailable, InvalidRequest, RoundhouseError
 from deployments.exchange import Head
@@ -149,21 +150,49 @@ def test_stopping_fails_what_is_left(engine: Engine, model: SteppedModel) -> Non
     engine.stop()
 
 
-async def test_leaving_clients_free_the_engine(random_backend: HuggingFaceBackend) -> None:
+class Gate:
+    """Holds every model's third forward, and with it the engine's thread, until it is opened."""
+
+    def __init__(self) -> None:
+        self.reached, self.open = threading.Event(), threading.Event()
+        self._num_forwards = 0
+
+    def __call__(self, module: torch.nn.Module, _: Any) -> None:
+        self._num_forwards += isinstance(module, torch.nn.Embedding)
+        if self._num_forwards > 2:
+            self.reached.set()
+            assert self.open.wait(WAIT_S)
+
+
+@pytest.fixture
+def gate() -> Iterator[Gate]:
+    """Of the forwards that begin from here on."""
+    gate = Gate()
+    hook = register_module_forward_pre_hook(gate)
+    yield gate
+    hook.remove()
+    gate.open.set()
+
+
+async def test_leaving_clients_free_the_engine(
+    random_backend: HuggingFaceBackend, gate: Gate
+) -> None:
     """Closing a stream frees its choices at once; cancelling a task takes it from the queue."""
     engine = random_backend.engine
     stream = random_backend.exchange(exchange_of(CHAT, stream=True, n=50, ignore_eos=True))
     assert isinstance(await anext(stream), Head)
+    assert await asyncio.to_thread(gate.reached.wait, WAIT_S)
     waiting_before = engine.num_waiting
     waiting = asyncio.create_task(ask(random_backend, CHAT, n=100))
     await asyncio.sleep(0)  # lets the task begin
     with pytest.raises(InvalidRequest):  # prepared after the one above, which is then queued
         await ask(random_backend, COMPLETIONS, prompt=[VOCAB_SIZE])
-    assert engine.num_waiting > waiting_before
+    assert engine.num_waiting == waiting_before + 100
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
-    assert engine.num_waiting <= waiting_before
+    assert engine.num_waiting == waiting_before
     await stream.aclose()
     assert engine.num_waiting == 0
+    gate.open.set()
     assert (await ask(random_backend, CHAT, max_tokens=3)).tail.completion_tokens == 3
