@@ -4,6 +4,7 @@ It answers with the last message, or the prompt, word by word. Words in double b
 directions, not text:
 
     [[wait]]        stop until cancelled
+    [[file=NAME]]   stop until the folder for temporary files has one of that name
     [[sleep=0.01]]  wait that many seconds before each further word
     [[fail]]        raise BackendUnavailable here: before the first word, an error status
     [[overload]]    raise BackendOverloaded before the answer begins
@@ -15,8 +16,10 @@ directions, not text:
 import asyncio
 import os
 import re
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from deployments.errors import (
@@ -28,6 +31,7 @@ from deployments.errors import (
 from deployments.stops import StopStrings
 
 DIRECTION = re.compile(r"\[\[(\w+)(?:=([\w.]+))?\]\]")
+LOOK_EVERY_S = 0.2
 SECRET = "sk-a-secret-that-must-not-leak"
 
 
@@ -77,6 +81,10 @@ async def play(script: Script) -> AsyncIterator[str]:
 async def _direct(name: str, value: str | None, script: Script) -> str | None:
     if name == "wait":
         await asyncio.Event().wait()
+    elif name == "file":
+        sign = Path(tempfile.gettempdir(), value or "")
+        while not sign.exists():  # noqa: ASYNC110, ASYNC240 - a file tells nobody
+            await asyncio.sleep(LOOK_EVERY_S)
     elif name == "sleep":
         script.pause_s = float(value or 0)
     elif name == "fail":

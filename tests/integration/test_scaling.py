@@ -2,10 +2,13 @@
 
 import asyncio
 import copy
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import aiohttp
 import pytest
@@ -104,6 +107,44 @@ async def test_a_burst_at_zero(roundhouse: Roundhouse) -> None:
         await until(partial(start_is_told, roundhouse, "sleeper", 200), 30)
 
 
+@pytest.fixture
+def sign() -> Iterator[Path]:
+    """The file that an echo's `[[file=NAME]]` waits for, not there yet."""
+    path = Path(tempfile.gettempdir(), f"roundhouse.{uuid4().hex}")
+    yield path
+    path.unlink(missing_ok=True)
+
+
+async def test_a_burst_at_zero_starts_as_many_as_it_needs(
+    roundhouse: Roundhouse, sign: Path
+) -> None:
+    """200 long requests to a cold model whose replicas should have 80 each: three start, and no
+    more; none of the requests is lost."""
+    instance, looks = roundhouse.instance, list[dict[str, int]]()
+    scaling = {"min_replicas": 0, "max_replicas": 5, "target_ongoing_requests": 80}
+    crowd = echo_application("crowd", autoscaling=scaling)
+
+    async def run(count: int, num_looks: int = 0) -> bool:
+        row = await asyncio.to_thread(instance.application, "crowd")
+        looks.append(row["replicas"] if row else {})
+        return looks[-1] == {"RUNNING": count} and len(looks) >= num_looks
+
+    with deployed(roundhouse, crowd):
+        await until_state(roundhouse, "crowd", "cold")
+        async with client() as session:
+            texts = [f"[[file={sign.name}]]word-{i}" for i in range(200)]
+            tasks = [
+                asyncio.create_task(said(session, instance.url, text, "crowd")) for text in texts
+            ]
+            await until(partial(run, 3), 90)
+            # So many looks more: several of the reports that the autoscaler gets.
+            await until(partial(run, 3, len(looks) + 300), 60)
+            await asyncio.to_thread(sign.touch)
+            answers = await asyncio.gather(*tasks)
+        assert answers == [(200, f"word-{i}") for i in range(200)]
+        assert max(sum(replicas.values()) for replicas in looks) == 3
+
+
 async def test_waves_do_not_flap(roundhouse: Roundhouse) -> None:
     """Load that comes and goes adds replicas once; they stay through the lull."""
     url = roundhouse.instance.url
@@ -136,10 +177,12 @@ async def test_waves_do_not_flap(roundhouse: Roundhouse) -> None:
         assert set(seen) == {1, 2}
 
 
-async def test_a_real_model_comes_back(roundhouse: Roundhouse) -> None:
-    """The demo on transformers, scaled to zero, is started by requests, once, and answers them."""
+@pytest.mark.parametrize("name", ["demo-hf", pytest.param("demo", marks=pytest.mark.slow)])
+async def test_a_real_model_comes_back(roundhouse: Roundhouse, name: str) -> None:
+    """The demo, on transformers and on vLLM, scaled to zero, is started by requests, once, and
+    answers them."""
     instance = roundhouse.instance
-    found = next(a for a in instance.config["applications"] if a["name"] == "demo-hf")
+    found = next(a for a in instance.config["applications"] if a["name"] == name)
     demo = copy.deepcopy(found) | {"name": "demo-cold"}
     demo["args"] |= {"num_cpus": 0.1, "autoscaling": {"min_replicas": 0}}
     with deployed(roundhouse, demo):

@@ -1,12 +1,14 @@
 import asyncio
 import json
+import tempfile
 from contextlib import aclosing
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from deployments.config import EchoConfig
-from deployments.echo_script import SECRET
+from deployments.echo_script import LOOK_EVERY_S, SECRET
 from deployments.errors import BackendOverloaded, BackendUnavailable, UnsupportedEndpoint
 from deployments.exchange import EVENT_STREAM, Exchange, Head, Item, Tail
 from deployments.progress import Progress
@@ -89,6 +91,21 @@ async def test_waiting_ends_when_the_reader_leaves(echo: EchoBackend) -> None:
         await anext(items)
         assert echo.num_running == 1
     assert echo.num_running == 0
+
+
+async def test_a_file_is_waited_for(
+    echo: EchoBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`[[file=NAME]]` holds the answer until there is such a file among the temporary ones."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    async with aclosing(echo.exchange(asking("a [[file=sign]]b", stream=True))) as items:
+        head, _, first = [await anext(items) for _ in range(3)]
+        assert isinstance(head, Head)
+        assert isinstance(first, bytes)
+        rest = asyncio.create_task(anext(items))
+        assert not (await asyncio.wait([rest], timeout=2 * LOOK_EVERY_S))[0]
+        (tmp_path / "sign").touch()
+        assert b'"b"' in await rest
 
 
 async def test_waiting_can_be_cancelled(echo: EchoBackend) -> None:
