@@ -18,6 +18,7 @@ from deployments.body import MAX_ECHO_CHARS
 from deployments.errors import InvalidRequest, RoundhouseError
 from deployments.huggingface.blanks import MAX_BLANKS, Blanks
 from deployments.huggingface.grammar_tokens import TokenBytes, llguidance_tokenizer
+from deployments.huggingface.schema_parts import check_parts
 from deployments.huggingface.vocabulary import Vocabulary
 
 MAX_KEPT_GRAMMARS = 128
@@ -47,7 +48,11 @@ def json_rule(schema: Mapping[str, Any]) -> str:
 
 
 def json_source(schema: Mapping[str, Any], param: str) -> Source:
-    """The grammar of JSON that is valid under `schema`, and nothing around it."""
+    """The grammar of JSON that is valid under `schema`, and nothing around it.
+
+    Raises: InvalidRequest for one that is too large.
+    """
+    check_parts([schema], param)
     return Source(f"start: {json_rule(schema)}", param)
 
 

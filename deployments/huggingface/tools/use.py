@@ -8,6 +8,7 @@ from typing import Any
 from deployments.errors import InvalidRequest
 from deployments.huggingface.grammar import Source, json_rule
 from deployments.huggingface.request import ChatRequest
+from deployments.huggingface.schema_parts import check_parts
 from deployments.huggingface.tools.dialects import Dialect, Symbol
 from deployments.huggingface.tools.fields import Function, Tool
 from deployments.huggingface.tools.reader import Reader
@@ -41,7 +42,10 @@ class ToolUse:
         return vocabulary.special_ids & ids
 
     def source(self, schema: dict[str, Any] | None, vocabulary: Vocabulary) -> Source | None:
-        """The grammar of the answer, if it must have one; `schema` is that of its content."""
+        """The grammar of the answer, if it must have one; `schema` is that of its content.
+
+        Raises: InvalidRequest for schemas that are too large.
+        """
 
         def symbol(marker: str) -> str:
             token = vocabulary.id_of(marker)
@@ -51,6 +55,7 @@ class ToolUse:
         if self.required:
             return self._source(["start: calls"], functions, "tools", symbol)
         if schema is not None:
+            check_parts([schema], "response_format")
             start = ["start: calls | content", f"content: {json_rule(schema)}"]
             return self._source(start, functions, "response_format", symbol)
         if any(function.strict for function in functions):
@@ -62,6 +67,7 @@ class ToolUse:
     def _source(
         self, start: list[str], functions: list[Function], param: str, symbol: Symbol
     ) -> Source:
+        check_parts((function.schema_ for function in functions), "tools")
         rules = self.dialect.rules(functions, self.parallel, symbol)
         return Source("\n".join([*start, *rules]), param)
 

@@ -249,6 +249,38 @@ def test_what_cannot_be_enforced_is_refused(schema: dict[str, Any]) -> None:
     assert len(refused.value.message) < 400
 
 
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "array", "minItems": 10**9},
+        {"type": "array", "maxItems": 10**9},
+        {"anyOf": [{"items": {"type": "array", "minItems": 40_000}} for _ in range(2)]},
+        {"type": "number", "multipleOf": 10**6 + 3},
+        {"type": "number", "multipleOf": 1.000003},
+        {"anyOf": [{"type": "integer", "multipleOf": m} for m in (1009, 1013, 1019)]},
+    ],
+)
+def test_no_schema_takes_all_memory(schema: dict[str, Any]) -> None:
+    """What would take the library gigabytes is refused before it is given to it."""
+    with pytest.raises(InvalidRequest, match="too much") as refused:
+        json_source(schema, "response_format")
+    assert refused.value.param == "response_format"
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "array", "minItems": 1000, "maxItems": 2000},
+        {"enum": [{"minItems": 10**9}]},
+        {"type": "object", "properties": {"minItems": {"const": 10**9}}},
+        {"anyOf": [{"type": "number", "multipleOf": m} for m in (0.01, 0.5, 5, 100, 1000, 1e3)]},
+    ],
+)
+def test_what_people_ask_for_is_not_too_much(schema: dict[str, Any]) -> None:
+    """Arrays and divisions of ordinary sizes are enforced, and large numbers that count nothing."""
+    compiled(schema)
+
+
 def test_no_client_loosens_the_rules() -> None:
     """A schema's own settings of the library count for nothing."""
     with pytest.raises(InvalidRequest):

@@ -170,6 +170,8 @@ async def test_calls_or_a_format(tmp_path: Path) -> None:
     assert {content for content in contents if content} <= {"1", "2"}
 
 
+HUGE = tool("f", x={"type": "array", "minItems": 10**9})
+FORM = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"maxItems": 10**9}}}
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"tool_choice": "required", "tools": None}, "tool_choice"),
     ({"tool_choice": "any"}, "tool_choice"),
@@ -183,6 +185,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         "tools[0].function.parameters",
     ),
     ({"tools": [tool("f", x={"type": "strin"})], "tool_choice": "required"}, "tools"),
+    ({"tools": [HUGE], "tool_choice": "required"}, "tools"),
+    ({"response_format": FORM}, "response_format"),
     ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0]"),
     (
         {"messages": [{"role": "assistant", "tool_calls": [{"id": "1", "function": {}}]}]},
