@@ -1,6 +1,6 @@
 """The checkpoints and backends that the tests share."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -9,6 +9,7 @@ import torch
 from deployments.huggingface.backend import HuggingFaceBackend
 
 from .asking import RECITED, started
+from .gate import Gate, gated
 from .models import save_random, save_reciter
 
 torch.set_num_threads(1)  # tiny models are slower on more, and the machine is shared
@@ -34,3 +35,9 @@ def reciter_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 async def reciter(reciter_checkpoint: Path) -> AsyncIterator[HuggingFaceBackend]:
     async with started(reciter_checkpoint) as backend:
         yield backend
+
+
+@pytest.fixture
+def gate() -> Iterator[Gate]:
+    with gated() as gate:
+        yield gate

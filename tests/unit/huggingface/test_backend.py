@@ -21,8 +21,11 @@ from deployments.errors import (
 )
 from deployments.exchange import EVENT_STREAM, JSON, Head, Tail
 from deployments.huggingface.backend import HuggingFaceBackend
+from deployments.huggingface.engine import Engine
+from tests.polling import until
 
 from .asking import CHAT, COMPLETIONS, RECITED, ask, configured, exchange_of, started
+from .gate import Gate
 from .models import EOS, byte_tokenizer
 
 
@@ -307,11 +310,26 @@ async def test_not_started_and_stopped_are_unavailable(random_checkpoint: Path) 
         await ask(backend, CHAT)
 
 
-async def test_stopping_fails_what_is_running(random_backend: HuggingFaceBackend) -> None:
+def is_closed(engine: Engine) -> bool:
+    """Whether it takes nothing more."""
+    try:
+        engine.check()
+    except BackendUnavailable:
+        return True
+    return False
+
+
+async def test_stopping_fails_what_is_running(reciter: HuggingFaceBackend, gate: Gate) -> None:
     """A stop in mid-stream ends the stream with an error, never cleanly."""
-    stream = random_backend.exchange(exchange_of(CHAT, stream=True, ignore_eos=True))
+    engine = reciter.engine
+    gate.hold(after=2)
+    stream = reciter.exchange(exchange_of(CHAT, temperature=0, stream=True))
     assert isinstance(await anext(stream), Head)
-    await random_backend.stop()
+    await gate.reached()
+    stopping = asyncio.create_task(reciter.stop())
+    await until(lambda: is_closed(engine))
+    gate.open()
+    await stopping
     with pytest.raises(BackendUnavailable):
         _ = [item async for item in stream]
 

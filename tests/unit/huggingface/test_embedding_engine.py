@@ -19,11 +19,10 @@ from deployments.huggingface.embedding.jobs import Job, Jobs
 from deployments.huggingface.embedding.request import EmbeddingModel
 from deployments.huggingface.embedding.service import Embedding
 from deployments.huggingface.vocabulary import Vocabulary
-from tests.polling import until
+from tests.polling import PATIENCE_S, until
 
 from .models import byte_tokenizer
 
-WAIT_S = 30
 BROKEN, DEADLY = 1, 2
 
 
@@ -40,7 +39,7 @@ class SteppedModel:
     def __call__(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Any:
         rows = zip(input_ids.tolist(), attention_mask.tolist(), strict=True)
         self.passes.append([ids[: sum(mask)] for ids, mask in rows])
-        assert self.allowed.acquire(timeout=WAIT_S)
+        assert self.allowed.acquire(timeout=PATIENCE_S)
         if (input_ids == BROKEN).any():
             raise RuntimeError("a bug in a model")
         if (input_ids == DEADLY).any():
@@ -71,7 +70,7 @@ async def busy(engine: EmbeddingEngine, model: SteppedModel) -> Job:
     """Something that the model is at until it is allowed."""
     first = job((9,))
     engine.submit(first)
-    await until(lambda: len(model.passes) == 1, WAIT_S)
+    await until(lambda: len(model.passes) == 1)
     return first
 
 
@@ -85,7 +84,7 @@ async def test_a_large_request_holds_up_no_small_one(
     engine.submit(large)
     engine.submit(small)
     model.allowed.release(2)
-    await until(lambda: len(model.passes) == 3, WAIT_S)
+    await until(lambda: len(model.passes) == 3)
     assert model.passes[1:] == [[[10, 10], [11, 11]], [[21, 21], [20]]]
     model.allowed.release(100)
     assert (await small.done)[:, 0].tolist() == [20, 21]

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch.nn.modules.module import register_module_forward_pre_hook
 
 from deployments.errors import BackendUnavailable, InvalidRequest, RoundhouseError
 from deployments.exchange import Head
@@ -19,9 +18,10 @@ from deployments.huggingface.sequence import Sequence
 from deployments.huggingface.vocabulary import Vocabulary
 
 from .asking import CHAT, COMPLETIONS, ask, exchange_of
+from .gate import WAIT_S, Gate
 from .models import VOCAB_SIZE, byte_tokenizer
 
-WAIT_S = 30
+ENDLESS = 10**6  # tokens: no test makes as many
 
 
 class SteppedModel:
@@ -140,9 +140,9 @@ def test_the_death_of_the_thread_is_seen(engine: Engine, model: SteppedModel) ->
 def test_stopping_fails_what_is_left(engine: Engine, model: SteppedModel) -> None:
     """A stop ends the running sequence after its token, and fails it and the waiting ones."""
     running, waiting = Recorder(), Recorder()
-    engine.submit([sequence(running, max_tokens=100), sequence(waiting)])
+    engine.submit([sequence(running, max_tokens=ENDLESS), sequence(waiting)])
     model.entered.get(timeout=WAIT_S)
-    model.allowed.release(1000)
+    model.allowed.release(ENDLESS)
     engine.stop()
     *_, last = running.got.queue
     assert isinstance(last, BackendUnavailable)
@@ -150,38 +150,15 @@ def test_stopping_fails_what_is_left(engine: Engine, model: SteppedModel) -> Non
     engine.stop()
 
 
-class Gate:
-    """Holds every model's third forward, and with it the engine's thread, until it is opened."""
-
-    def __init__(self) -> None:
-        self.reached, self.open = threading.Event(), threading.Event()
-        self._num_forwards = 0
-
-    def __call__(self, module: torch.nn.Module, _: Any) -> None:
-        self._num_forwards += isinstance(module, torch.nn.Embedding)
-        if self._num_forwards > 2:
-            self.reached.set()
-            assert self.open.wait(WAIT_S)
-
-
-@pytest.fixture
-def gate() -> Iterator[Gate]:
-    """Of the forwards that begin from here on."""
-    gate = Gate()
-    hook = register_module_forward_pre_hook(gate)
-    yield gate
-    hook.remove()
-    gate.open.set()
-
-
 async def test_leaving_clients_free_the_engine(
     random_backend: HuggingFaceBackend, gate: Gate
 ) -> None:
     """Closing a stream frees its choices at once; cancelling a task takes it from the queue."""
     engine = random_backend.engine
+    gate.hold(after=2)
     stream = random_backend.exchange(exchange_of(CHAT, stream=True, n=50, ignore_eos=True))
     assert isinstance(await anext(stream), Head)
-    assert await asyncio.to_thread(gate.reached.wait, WAIT_S)
+    await gate.reached()
     waiting_before = engine.num_waiting
     waiting = asyncio.create_task(ask(random_backend, CHAT, n=100))
     await asyncio.sleep(0)  # lets the task begin
@@ -194,5 +171,5 @@ async def test_leaving_clients_free_the_engine(
     assert engine.num_waiting == waiting_before
     await stream.aclose()
     assert engine.num_waiting == 0
-    gate.open.set()
+    gate.open()
     assert (await ask(random_backend, CHAT, max_tokens=3)).tail.completion_tokens == 3

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from deployments.pipe import Pipe
 from tests.polling import until
 
 from .asking import CHAT, COMPLETIONS, ask, exchange_of, started
+from .gate import Gate
 
 
 def idle(backend: HuggingFaceBackend) -> bool:
@@ -42,10 +44,11 @@ def left_over() -> list[object]:
 
 
 async def stream(backend: HuggingFaceBackend, num_pieces: int, **body: Any) -> None:
-    """Leaves after some pieces."""
+    """Leaves after some pieces, or at the end, if so many are sent as one that it is there."""
     items = backend.exchange(exchange_of(CHAT, stream=True, ignore_eos=True, **body))
-    for _ in range(num_pieces):
-        await anext(items)
+    with suppress(StopAsyncIteration):
+        for _ in range(num_pieces):
+            await anext(items)
     await items.aclose()
 
 
@@ -63,18 +66,24 @@ async def test_many_cancels_leave_nothing_behind(random_backend: HuggingFaceBack
     await asyncio.wait([*tasks, *doomed])
     assert all(task.exception() is None for task in tasks)
     assert again.body["choices"] == alone.body["choices"]
-    await until(lambda: idle(random_backend), 10)
+    await until(lambda: idle(random_backend))
     del tasks, doomed, kept, task
-    await until(lambda: all(any(thing is old for old in before) for thing in left_over()), 10)
+    await until(lambda: all(any(thing is old for old in before) for thing in left_over()))
 
 
-async def test_requests_run_side_by_side(random_backend: HuggingFaceBackend) -> None:
+async def test_requests_run_side_by_side(random_backend: HuggingFaceBackend, gate: Gate) -> None:
     """A short request does not wait for a long one to end."""
-    long = random_backend.exchange(exchange_of(CHAT, stream=True, ignore_eos=True))
-    await anext(long)
-    await ask(random_backend, CHAT, max_tokens=2)
+    gate.hold()
+    long = asyncio.create_task(ask(random_backend, CHAT, ignore_eos=True))
+    await gate.reached()
+    short = asyncio.create_task(ask(random_backend, CHAT, max_tokens=2))
+    await until(lambda: random_backend.engine.num_waiting == 1)
+    gate.hold(after=20)  # more than the short one takes, and less than the long one
+    assert (await short).tail.completion_tokens <= 2
     assert random_backend.engine.num_running >= 1
-    await long.aclose()
+    assert not long.done()
+    gate.open()
+    assert (await long).tail.completion_tokens > 40
 
 
 async def test_seeds_hold_in_company(random_backend: HuggingFaceBackend) -> None:
@@ -87,18 +96,20 @@ async def test_seeds_hold_in_company(random_backend: HuggingFaceBackend) -> None
     assert [g.body["choices"] for g in got[:4]] == [a.body["choices"] for a in alone]
 
 
-async def test_the_queue_is_bounded(random_checkpoint: Path) -> None:
+async def test_the_queue_is_bounded(random_checkpoint: Path, gate: Gate) -> None:
     """With the budget taken and the queue full, a request is told when to come back."""
     settings = {"max_batch_tokens": 256, "max_queued_requests": 1}
     async with started(random_checkpoint, **settings) as backend:
-        running = backend.exchange(exchange_of(CHAT, stream=True, ignore_eos=True))
-        await anext(running)
+        gate.hold()
+        running = asyncio.create_task(ask(backend, CHAT, ignore_eos=True))
+        await gate.reached()
         waiting = asyncio.create_task(ask(backend, CHAT, max_tokens=1))
-        await until(lambda: backend.engine.num_waiting == 1, 10)
+        await until(lambda: backend.engine.num_waiting == 1)
         with pytest.raises(BackendOverloaded) as full:
             await ask(backend, CHAT, max_tokens=1)
         assert full.value.retry_after_s
-        await running.aclose()
+        running.cancel()
+        gate.open()
         assert (await waiting).tail.completion_tokens == 1
 
 
@@ -112,16 +123,19 @@ async def test_what_can_never_fit_is_refused_at_once(random_checkpoint: Path) ->
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 async def test_the_death_of_the_engine_is_seen_by_all(
-    random_backend: HuggingFaceBackend, monkeypatch: pytest.MonkeyPatch
+    random_backend: HuggingFaceBackend, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """When the device is lost, health checks fail and everyone who waits is told; none hangs."""
+    engine = random_backend.engine
+    gate.hold()
     running = [asyncio.create_task(stream(random_backend, 10**4)) for _ in range(5)]
-    await until(lambda: random_backend.engine.num_running == len(running), 10)
+    await until(lambda: engine.num_running + engine.num_waiting == len(running))
 
     def lost(*_: object, **__: object) -> None:
         raise torch.AcceleratorError("the device is lost")
 
     monkeypatch.setattr(torch.nn.functional, "pad", lost)
+    gate.open()
     for task in running:
         with pytest.raises(BackendUnavailable):
             await task

@@ -1,6 +1,5 @@
 """What `memory` in the args does: where the weights go, what is refused, and that answers stay."""
 
-import gc
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,7 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from deployments.errors import StartError
-from deployments.huggingface import (
-    accelerated,
-    build,  # noqa: F401 - loaded before memory is measured
-)
+from deployments.huggingface import accelerated
 from deployments.huggingface.loader import Loaded, load
 from deployments.placement import machine
 from deployments.placement.arrangement import CPU_LIBRARY_BYTES, DISK_SLOTS, Tier, slot_bytes
@@ -30,8 +26,8 @@ from .models import save_large
 
 WORKLOAD = Workload(batch=2, context=64)
 ASKED: Mapping[str, Any] = {"batch": 2, "context": 64}
-# The process itself grows while a model is loaded; layers are made large beside that.
-SPARE_BYTES = 20 * 2**20
+SPARE_BYTES = 20 * 2**20  # two layers, and a little
+pytestmark = pytest.mark.usefixtures("steady_ram")
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +43,6 @@ def needs(large: Path) -> Demand:
 
 def streamed_bytes(needs: Demand) -> int:
     """A budget in which some layers are resident, and most are not."""
-    gc.collect()  # what earlier tests left would go while the model is loaded
     fixed = needs.outer + needs.working.total_bytes + DISK_SLOTS * slot_bytes(needs)
     return machine.own_ram_bytes() + CPU_LIBRARY_BYTES + fixed + SPARE_BYTES
 
@@ -99,7 +94,6 @@ def test_quantised_where_it_must_be(large: Path, needs: Demand, tmp_path: Path) 
     """`quantization: auto` leaves weights that fit as they are, and quantises those that do not."""
     budget = {"cpu": machine.own_ram_bytes() + 400 * 2**20, "disk": str(tmp_path), **ASKED}
     assert not isinstance(linear(large, budget), Linear8bitLt)
-    gc.collect()
     half = machine.own_ram_bytes() + CPU_LIBRARY_BYTES + sum(needs.layers) * 3 // 4
     assert isinstance(linear(large, budget | {"cpu": half}), Linear8bitLt)
 

@@ -2,10 +2,9 @@
 
 import asyncio
 import fcntl
-import gc
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +18,20 @@ from deployments.placement.arrangement import CPU_LIBRARY_BYTES, DISK_SLOTS, slo
 from deployments.placement.demand import demand
 from deployments.placement.source import from_folder
 from deployments.placement.workload import Workload
-from tests.polling import until
+from tests.polling import PATIENCE_S, until
 from tests.unit.huggingface.asking import COMPLETIONS, Got, ask, started
+from tests.unit.huggingface.gate import Gate, gated
 from tests.unit.huggingface.models import save_large
 
 ASKED: Mapping[str, Any] = {"batch": 4, "context": 64}
-# The process itself grows while a model is loaded; layers are made large beside that.
-SPARE_BYTES = 20 * 2**20
+SPARE_BYTES = 20 * 2**20  # two layers, and a little
+pytestmark = pytest.mark.usefixtures("steady_ram")
+
+
+@pytest.fixture
+def gate() -> Iterator[Gate]:
+    with gated() as gate:
+        yield gate
 
 
 @pytest.fixture
@@ -36,7 +42,6 @@ def large(tmp_path: Path) -> Path:
 
 def memory(folder: Path) -> dict[str, Any]:
     """A budget in which some layers are resident, and most are not."""
-    gc.collect()  # what earlier tests left would go while the model is loaded
     needs = demand(from_folder(folder, "float32"), "none", Workload(**ASKED))
     fixed = needs.outer + needs.working.total_bytes + DISK_SLOTS * slot_bytes(needs)
     cpu = machine.own_ram_bytes() + CPU_LIBRARY_BYTES + fixed + SPARE_BYTES
@@ -53,7 +58,7 @@ def texts(got: Got) -> list[str]:
     return [choice["text"] for choice in got.body["choices"]]
 
 
-async def test_answers_are_those_of_the_resident_model(large: Path) -> None:
+async def test_answers_are_those_of_the_resident_model(large: Path, gate: Gate) -> None:
     """Eight requests at a time get the same answers, and share each pass over the weights."""
     asked = [{"prompt": "abc" * n, "temperature": 0, "max_tokens": 5} for n in range(1, 9)]
     async with started(large) as backend:
@@ -61,7 +66,11 @@ async def test_answers_are_those_of_the_resident_model(large: Path) -> None:
     async with started(large, memory=memory(large)) as backend:
         streamer = streamer_of(backend)
         layouts, before = streamer.ring._layouts, streamer.reader.num_read_bytes
-        got = await asyncio.gather(*(ask(backend, COMPLETIONS, **body) for body in asked))
+        gate.hold()  # until all are there
+        asking = [asyncio.create_task(ask(backend, COMPLETIONS, **body)) for body in asked]
+        await until(lambda: backend.engine.num_running + backend.engine.num_waiting == len(asked))
+        gate.open()
+        got = await asyncio.gather(*asking)
         num_passes = (streamer.reader.num_read_bytes - before) / sum(
             of.read_bytes for of in layouts
         )
@@ -105,9 +114,9 @@ async def test_lost_weights_fail_all_requests(
         asked: dict[str, Any] = {"prompt": "abc", "max_tokens": 200, "ignore_eos": True}
         running = [asyncio.create_task(ask(backend, COMPLETIONS, **asked)) for _ in range(6)]
         engine = backend.engine
-        await until(lambda: engine.num_running + engine.num_waiting == len(running), 60)
+        await until(lambda: engine.num_running + engine.num_waiting == len(running))
         harm(large / "model.safetensors", streamer_of(backend))
-        ended = await asyncio.wait_for(asyncio.gather(*running, return_exceptions=True), 60)
+        ended = await asyncio.wait_for(asyncio.gather(*running, return_exceptions=True), PATIENCE_S)
         assert {type(error) for error in ended} == {WeightsLost}
         assert all(error.status == 503 for error in ended)
         reasons = {error.message for error in ended}
