@@ -1,5 +1,6 @@
 """How much a step takes of fresh memory, which is what moving keys and values costs."""
 
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -45,7 +46,7 @@ class Stepped:
         self.fresh: list[int] = []  # bytes of a step's memory for the batch's keys and values
         self.allocated: list[int] = []  # bytes of all its memory, kept or not
         self.kept: list[int] = []  # bytes of keys and values after it
-        self._known: dict[int, int] = {}
+        self._known: list[weakref.ref[torch.UntypedStorage]] = []
         for sequence in asked:
             self.queue.put([sequence])
 
@@ -65,11 +66,12 @@ class Stepped:
         layers = self._scheduler._batch.cache.layers if self.num_kept else []
         states = [states for layer in layers for states in (layer.keys, layer.values)]
         storages = [state.untyped_storage() for state in states]
-        now = {storage.data_ptr(): storage.nbytes() for storage in storages}
-        self.fresh.append(sum(now[at] for at in now.keys() - self._known.keys()))
+        # By what lives still, and not by addresses: what was freed may have been where the new is.
+        known = {id(storage) for reference in self._known if (storage := reference()) is not None}
+        self.fresh.append(sum(s.nbytes() for s in storages if id(s) not in known))
         self.allocated.append(seen.num_bytes)
         self.kept.append(self.num_kept)
-        self._known = now
+        self._known = [weakref.ref(storage) for storage in storages]
 
     def until(self, end: Callable[[], bool]) -> None:
         for _ in range(STEP_LIMIT):
