@@ -13,7 +13,7 @@ import ray
 from ray.cluster_utils import Cluster
 from ray.serve.context import _set_global_client
 
-from tests.integration.instance import free_port
+from benchmarks.stack import free_port
 
 
 @contextmanager

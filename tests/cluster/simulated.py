@@ -16,8 +16,8 @@ from ray.serve._private.api import serve_start
 from ray.serve.config import HTTPOptions
 from ray.serve.schema import ServeDeploySchema, ServeInstanceDetails
 
+from benchmarks.stack import free_port
 from serve_app.placement.node import ACCELERATOR
-from tests.integration.instance import free_port
 from tests.ray_nodes import ray_nodes
 
 ENVIRONMENT = {

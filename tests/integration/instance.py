@@ -7,7 +7,6 @@ the replicas are found, and everything is ended, by process id.
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import urllib.error
@@ -22,17 +21,12 @@ import yaml
 from ray.dashboard.modules.serve.sdk import ServeSubmissionClient
 from ray.serve.schema import ServeDeploySchema
 
+from benchmarks.stack import free_port
 from serve_app.launch.plan import SIDE_PORTS
 
 ROOT = Path(__file__).resolve().parents[2]
 MARKER = "ROUNDHOUSE_TEST_RUN"
 START_S = 240
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def shipped_config() -> dict[str, Any]:
@@ -139,7 +133,7 @@ class Instance:
         """Status and JSON of a GET; (0, None) while nobody answers."""
         request = urllib.request.Request(self.url + path)
         try:
-            with urllib.request.urlopen(request, timeout=5) as answer:
+            with urllib.request.urlopen(request, timeout=30) as answer:
                 return answer.status, json.load(answer)
         except urllib.error.HTTPError as error:
             return error.code, None

@@ -13,10 +13,11 @@ import yaml
 from ray import serve
 from ray.cluster_utils import Cluster
 
+from benchmarks.stack import free_port
 from serve_app.directory import RUNNING_REPLICAS
 from serve_app.launch import run
 from serve_app.launch.plan import SIDE_PORTS
-from tests.integration.instance import free_port, shipped_config
+from tests.integration.instance import shipped_config
 from tests.ray_nodes import add_node, ray_nodes
 
 HEAD = {"num_cpus": 0, "include_dashboard": True}

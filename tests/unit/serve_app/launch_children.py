@@ -15,11 +15,12 @@ from serve_app.launch.plan import Plan
 LAUNCH = """
 import sys
 from pathlib import Path
-from serve_app.launch.foreground import supervise
+from serve_app.launch import foreground
 from serve_app.launch.plan import Plan
-port, child = int(sys.argv[1]), sys.argv[2]
+port, child, limit_s = int(sys.argv[1]), sys.argv[2], float(sys.argv[3])
+foreground.GRACE_S = foreground.PATIENCE_S = limit_s
 plan = Plan(Path("serve_config.yaml"), "127.0.0.1", port, ("demo",), {})
-sys.exit(supervise([sys.executable, "-c", child, str(port)], plan))
+sys.exit(foreground.supervise([sys.executable, "-c", child, str(port)], plan))
 """
 
 
@@ -62,9 +63,10 @@ def _kill(process: "subprocess.Popen[str]") -> None:
         process.kill()
 
 
-def launched(child: str, port: int = 9) -> Sequence[str]:
-    """The command of a launcher whose `serve run` is a Python program of the test's."""
-    return [sys.executable, "-c", LAUNCH, str(port), child]
+def launched(child: str, port: int = 9, limit_s: float = 60) -> Sequence[str]:
+    """The command of a launcher whose `serve run` is a Python program of the test's, and which
+    gives it so long to end by itself."""
+    return [sys.executable, "-c", LAUNCH, str(port), child, str(limit_s)]
 
 
 def read_until(process: "subprocess.Popen[str]", text: str) -> str:

@@ -1,11 +1,12 @@
 """The launcher with a small program in the place of `serve run`: it ends all, whoever wants it."""
 
 import signal
-import socket
 
 import psutil
 import pytest
 
+from benchmarks.stack import free_port
+from tests.polling import PATIENCE_S
 from tests.unit.serve_app.launch_children import launched, read_until, running
 
 # A router with one model, and an engine beside it that outlives its parent.
@@ -33,17 +34,10 @@ while True:
 """
 
 
-@pytest.fixture
-def port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
 @pytest.mark.parametrize("asked", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_ready_and_then_stopped(asked: signal.Signals, port: int) -> None:
+def test_ready_and_then_stopped(asked: signal.Signals) -> None:
     """It says when the model runs; any of the three signals ends it and all it started, with 0."""
-    with running(launched(ROUTER, port)) as launcher:
+    with running(launched(ROUTER, free_port())) as launcher:
         assert "demo (vllm): running after" in read_until(launcher, "Ctrl-C stops everything.")
         children = psutil.Process(launcher.pid).children(recursive=True)
         assert {child.name() for child in children} > {"sleep"}
@@ -51,17 +45,18 @@ def test_ready_and_then_stopped(asked: signal.Signals, port: int) -> None:
         output, _ = launcher.communicate()
     assert output.endswith("all stopped\n")
     assert launcher.returncode == 0
-    assert psutil.wait_procs(children, timeout=5)[1] == []
+    assert psutil.wait_procs(children, timeout=PATIENCE_S)[1] == []
 
 
-def test_a_second_ctrl_c_stops_at_once(port: int) -> None:
-    """One that does not react to the first is killed without waiting out the limits."""
-    with running(launched(DEAF, port)) as launcher:
+def test_a_second_ctrl_c_stops_at_once() -> None:
+    """One that does not react to the first is killed without waiting out the limits, which are an
+    hour here."""
+    with running(launched(DEAF, limit_s=3600)) as launcher:
         read_until(launcher, "Starting")
         launcher.send_signal(signal.SIGINT)
         read_until(launcher, "Ctrl-C again")
         launcher.send_signal(signal.SIGINT)
-        output, _ = launcher.communicate(timeout=8)
+        output, _ = launcher.communicate(timeout=PATIENCE_S)
     assert output == "all stopped\n"
 
 
