@@ -78,7 +78,7 @@ async def serving(app: RouterApp) -> AsyncIterator[str]:
     config = uvicorn.Config(app.asgi(), host="127.0.0.1", port=0, log_level="warning")
     server = uvicorn.Server(config)
     task = asyncio.create_task(server.serve())
-    await until(lambda: server.started, 10)
+    await until(lambda: server.started)
     await app.directory.refresh()
     try:
         yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"

@@ -11,6 +11,8 @@ from typing import Any
 import aiohttp
 from yarl import URL
 
+from tests.polling import PATIENCE_S
+
 CHAT = "/v1/chat/completions"
 JSON_HEADERS = {"content-type": "application/json"}
 
@@ -92,7 +94,7 @@ async def exchanged(url: str, data: bytes) -> Answered:
     reader, writer = await asyncio.open_connection(host, int(port), limit=1 << 20)
     try:
         writer.write(data)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
             headers = {k.lower(): v for k, _, v in (line.partition(": ") for line in head[1:])}
             body = await reader.readexactly(int(headers.get("content-length", "0")))

@@ -1,6 +1,7 @@
 """The client of the benchmarks against a real server that answers by its script."""
 
 import asyncio
+import socket
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -75,9 +76,9 @@ async def test_a_failure_is_counted_with_its_reason(reason: str) -> None:
 
 async def test_a_server_that_is_gone_fails_every_request() -> None:
     """A refused connection counts as a failure of the request."""
-    async with server([GOOD]) as url:
-        pass
-    found = await run(url, whole(num_requests=3))
+    with socket.socket() as deaf:  # it has the port, and does not listen
+        deaf.bind(("127.0.0.1", 0))
+        found = await run(f"http://127.0.0.1:{deaf.getsockname()[1]}", whole(num_requests=3))
     assert sum(found.failures.values()) == 3
 
 
@@ -104,8 +105,8 @@ async def test_a_loop_by_time_asks_as_often_as_it_can() -> None:
     """Without a number of requests it goes on for its time, and misses none."""
     async with upstream() as url:
         found = await run(url, whole(None, concurrency=2, lasts_s=0.2))
-    assert len(found.good) == len(found.samples) > 2
-    assert found.elapsed_s >= 0.2
+    assert len(found.good) == len(found.samples) >= 2
+    assert found.elapsed_s >= 0.2  # which no client's first request takes
 
 
 async def test_an_open_loop_asks_all_that_arrives() -> None:

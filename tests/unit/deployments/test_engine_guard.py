@@ -9,6 +9,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.polling import PATIENCE_S
+
 REPLICA = """
 import multiprocessing, threading
 from deployments.vllm_engine.guard import EngineGuard
@@ -53,7 +55,7 @@ def test_an_engine_ends_with_a_replica_that_is_killed(replica: "subprocess.Popen
     assert len(guard) == 1
     os.kill(replica.pid, signal.SIGKILL)
     replica.communicate()
-    _, alive = psutil.wait_procs([engine, *guard], timeout=10)
+    _, alive = psutil.wait_procs([engine, *guard], timeout=PATIENCE_S)
     assert alive == []
 
 

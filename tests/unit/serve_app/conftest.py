@@ -8,6 +8,7 @@ from deployments.config import EchoConfig
 from deployments.testing import EchoBackend
 from serve_app.router import RouterApp
 from tests.local_cluster import LocalCluster, serving
+from tests.loop_clock import LoopClock
 
 MODELS = ("demo", "other", "org/slashed")
 
@@ -21,6 +22,12 @@ def cluster() -> LocalCluster:
 @pytest.fixture
 def app(cluster: LocalCluster) -> RouterApp:
     return RouterApp(cluster)
+
+
+@pytest.fixture
+async def clock() -> LoopClock:
+    """Of the loop in which the test and its servers run."""
+    return LoopClock()
 
 
 @pytest.fixture

@@ -106,12 +106,14 @@ async def test_a_broken_stream_is_told(url: str, lines: pytest.LogCaptureFixture
     assert (backend["status"], backend["error"]) == (200, "model_unavailable")
 
 
-async def test_a_client_that_leaves_is_told(url: str, lines: pytest.LogCaptureFixture) -> None:
+async def test_a_client_that_leaves_is_told(
+    url: str, cluster: LocalCluster, lines: pytest.LogCaptureFixture
+) -> None:
     """Nobody was told a status: 499 at the router, and the backend's work was cancelled."""
     task = asyncio.create_task(post(url + CHAT, chat("a [[wait]]")))
-    await asyncio.sleep(0.2)
+    await until(lambda: cluster.backends["demo"].num_running == 1)
     task.cancel()
-    await until(lambda: all(hops(lines)), 10)
+    await until(lambda: all(hops(lines)))
     (router,), (backend,) = hops(lines)
     assert (router["status"], backend["status"], backend["error"]) == (499, 499, "cancelled")
 
@@ -123,7 +125,7 @@ async def test_waiting_is_told(
     cluster.states["demo"] = Application("demo", "echo", "cold", 0.0)
     await app.directory.refresh()
     held = asyncio.create_task(post(url + CHAT, chat()))
-    await until(lambda: bool(cluster.wakes), 10)
+    await until(lambda: bool(cluster.wakes))
     cluster.awake.set()
     await held
     (router,), _ = hops(lines)

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 import psutil
 import pytest
 
+from tests.polling import PATIENCE_S
 from tests.unit.serve_app.launch_children import read_until, running
 
 NODE, ANOTHER = "a" * 56, "b" * 56
@@ -44,7 +45,7 @@ class Node:
         """Kills the replica, and waits until its guard has done what it does."""
         self.replica.kill()
         self.replica.wait()
-        _, alive = psutil.wait_procs([self.guard], timeout=20)
+        _, alive = psutil.wait_procs([self.guard], timeout=PATIENCE_S)
         assert alive == []
 
 
@@ -60,7 +61,7 @@ def test_haproxy_goes_with_its_raylet(node: Node) -> None:
     node.raylet.kill()
     node.raylet.wait()
     node.end_guard()
-    assert node.haproxy.wait(10) == 3
+    assert node.haproxy.wait(PATIENCE_S) == 3
     assert node.another.poll() is None
 
 
@@ -68,4 +69,4 @@ def test_haproxy_stays_while_its_raylet_lives(node: Node) -> None:
     """A replica that goes, or dies, takes no HAProxy with it."""
     node.end_guard()
     node.haproxy.terminate()  # a signal before this one would have come first
-    assert node.haproxy.wait(10) == 4
+    assert node.haproxy.wait(PATIENCE_S) == 4

@@ -36,11 +36,9 @@ def port_of(listener: socket.socket) -> int:
     return int(listener.getsockname()[1])
 
 
-def test_nothing_in_the_way(listener: socket.socket) -> None:
+def test_nothing_in_the_way() -> None:
     """A free port on a machine without Ray is no problem."""
-    port = port_of(listener)
-    listener.close()
-    assert list(problems(plan_at(port))) == []
+    assert list(problems(plan_at(0))) == []
 
 
 def test_a_taken_port_names_its_holder(listener: socket.socket) -> None:

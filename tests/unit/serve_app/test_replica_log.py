@@ -11,8 +11,8 @@ import pytest
 from ray._common.formatters import JSONFormatter
 
 from deployments.current_request import request_id
-from serve_app import replica_log
 from serve_app.replica_log import ACCESS, SERVE, ToServe
+from tests.polling import PATIENCE_S
 
 IDENTITY = {"application": "demo", "deployment": "echo", "replica": "r1", "node_id": "n1"}
 
@@ -58,7 +58,7 @@ def logger_of(name: str) -> logging.Logger:
 def test_a_line_is_soon_in_the_file(file: File, stderr: io.StringIO) -> None:
     """A line is in Serve's file soon, however many Serve waits for, with who wrote it."""
     logger_of("deployments.any").info("a line")
-    assert file.written.wait(replica_log.FLUSH_S * 20)
+    assert file.written.wait(PATIENCE_S)
     record = file.records[0]
     assert {name: getattr(record, name) for name in IDENTITY} == IDENTITY
     assert not hasattr(record, "request_id")
@@ -80,7 +80,7 @@ def test_the_request_is_the_one_that_runs(file: File, stderr: io.StringIO) -> No
 def test_lines_of_requests_are_in_the_file_only(file: File, stderr: io.StringIO) -> None:
     """A line for every request does not go the long way to the operator's terminal."""
     logger_of(ACCESS).info("POST /")
-    assert file.written.wait(replica_log.FLUSH_S * 20)
+    assert file.written.wait(PATIENCE_S)
     assert stderr.getvalue() == ""
 
 

@@ -7,11 +7,12 @@ from collections.abc import AsyncIterator, Callable, Sequence
 import pytest
 
 from deployments.exchange import Exchange, Head, Item, Tail
+from serve_app.wire import router_wire
 from serve_app.wire.desk import Bundles, Desk
 from serve_app.wire.inbox import Inbox
 from serve_app.wire.listener import Listener
 from serve_app.wire.membership import Membership
-from tests.polling import until
+from tests.polling import PATIENCE_S, until
 
 LOOPBACK = "127.0.0.1"
 MODEL = "demo"
@@ -78,8 +79,11 @@ async def listener() -> AsyncIterator[Listener]:
 
 
 @pytest.fixture
-async def replica(listener: Listener) -> AsyncIterator[Callable[..., "asyncio.Task[Replica]"]]:
-    """Makes replicas that have joined the listener."""
+async def replica(
+    listener: Listener, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Callable[..., "asyncio.Task[Replica]"]]:
+    """Makes replicas that have joined the listener, however long the machine takes for that."""
+    monkeypatch.setattr(router_wire, "CONNECT_TIMEOUT_S", PATIENCE_S)
     made: list[Replica] = []
 
     async def make(answer: Answering, limit: int) -> Replica:
@@ -88,7 +92,7 @@ async def replica(listener: Listener) -> AsyncIterator[Callable[..., "asyncio.Ta
         made.append(new)
         num_before = listener.pool(MODEL).num_usable
         assert await new.membership.join(listener.ticket)
-        await until(lambda: listener.pool(MODEL).num_usable > num_before, 5)
+        await until(lambda: listener.pool(MODEL).num_usable > num_before)
         return new
 
     def start(answer: Answering = echo, limit: int = 100) -> "asyncio.Task[Replica]":

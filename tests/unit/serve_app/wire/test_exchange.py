@@ -12,7 +12,7 @@ from serve_app.wire.desk import Bundles
 from serve_app.wire.frames import MAX_PAYLOAD_BYTES
 from serve_app.wire.inbox import HIGH_WATER_BYTES
 from serve_app.wire.listener import Listener
-from tests.polling import until
+from tests.polling import PATIENCE_S, until
 from tests.unit.serve_app.wire.conftest import (
     ANSWER,
     MODEL,
@@ -62,7 +62,7 @@ async def test_an_answer_arrives_whole_and_in_order(listener: Listener, replica:
     assert items[-1] == Tail(3, 4)
     assert b"".join(item for item in items if isinstance(item, bytes)) == b"abc"
     assert listener.pool(MODEL).wires[0].num_open == 0
-    await until(lambda: made.desk.num_open == 0, 5)
+    await until(lambda: made.desk.num_open == 0)
 
 
 async def test_exchanges_at_once_do_not_mix(listener: Listener, replica: Make) -> None:
@@ -88,7 +88,7 @@ async def test_bytes_that_a_busy_client_let_lie_come_as_one(
     await replica(lambda _: answer_with([[b"x"]] * 20))
     inbox = await listener.pool(MODEL).open(request())
     assert inbox is not None
-    await until(lambda: inbox.over, 5)
+    await until(lambda: inbox.over)
     assert await inbox.read() == [b"x" * 20]
 
 
@@ -108,14 +108,14 @@ async def test_a_slow_client_holds_back_its_own_answer_only(
     await replica(answer)
     inbox = await listener.pool(MODEL).open(request(b"endless"))
     assert inbox is not None
-    await until(lambda: inbox._paused, 5)
+    await until(lambda: inbox._paused)
     assert await ask(listener) == b"short"
     held_at = taken
     assert await ask(listener) == b"short"
     assert taken == held_at
     assert inbox._num_bytes < 64 * HIGH_WATER_BYTES
     await inbox.read()  # the client takes it: the replica goes on
-    await until(lambda: taken > held_at, 5)
+    await until(lambda: taken > held_at)
     inbox.close()
 
 
@@ -129,8 +129,8 @@ async def test_a_client_that_leaves_frees_the_slot(listener: Listener, replica: 
     assert inbox is not None
     assert await inbox.read() == [Head()]
     inbox.close()
-    await asyncio.wait_for(closed.wait(), 5)
-    await until(lambda: made.desk.num_open == 0, 5)
+    await asyncio.wait_for(closed.wait(), PATIENCE_S)
+    await until(lambda: made.desk.num_open == 0)
     assert listener.pool(MODEL).wires[0].num_open == 0
 
 
@@ -222,7 +222,7 @@ async def test_what_is_said_in_one_turn_leaves_in_one_piece(
     wire.data_received = noting  # type: ignore[method-assign]
     bodies = [b"number %d" % number for number in range(32)]
     tasks = [asyncio.create_task(ask(listener, body)) for body in bodies]
-    await until(lambda: num_begun == 32, 5)
+    await until(lambda: num_begun == 32)
     pieces.clear()
     step.set()
     assert await asyncio.gather(*tasks) == bodies
@@ -243,7 +243,7 @@ async def test_a_replica_that_dies_breaks_its_answers_off(
     with pytest.raises(BackendUnavailable):
         await inbox.read()
     inbox.close()
-    await asyncio.wait_for(closed.wait(), 5)
+    await asyncio.wait_for(closed.wait(), PATIENCE_S)
 
 
 async def test_after_its_end_an_answer_cannot_be_lost(listener: Listener, replica: Make) -> None:
@@ -251,9 +251,9 @@ async def test_after_its_end_an_answer_cannot_be_lost(listener: Listener, replic
     made = await replica(lambda _: answer_with(ANSWER))
     inbox = await listener.pool(MODEL).open(request())
     assert inbox is not None
-    await until(lambda: inbox.over, 5)
+    await until(lambda: inbox.over)
     made.die()
-    await until(lambda: not listener.pool(MODEL).wires, 5)
+    await until(lambda: not listener.pool(MODEL).wires)
     assert len(await all_of(inbox)) == 3
 
 
@@ -274,7 +274,7 @@ async def test_a_router_that_dies_ends_its_requests(listener: Listener, replica:
     assert inbox is not None
     await inbox.read()
     listener.stop()
-    await asyncio.wait_for(closed.wait(), 5)
-    await until(lambda: made.desk.num_open == 0, 5)
+    await asyncio.wait_for(closed.wait(), PATIENCE_S)
+    await until(lambda: made.desk.num_open == 0)
     with suppress(BackendUnavailable):
         await all_of(inbox)
