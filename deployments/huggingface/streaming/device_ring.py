@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from deployments.huggingface.streaming.layout import Layout
+from deployments.huggingface.streaming.layout import Layout, on_device
 from deployments.huggingface.streaming.reader import Reader
 from deployments.huggingface.streaming.ring import Ring, allocate
 from deployments.placement.arrangement import PAGE_BYTES, Tier
@@ -61,6 +61,7 @@ class DeviceRing:
     ) -> None:
         """Reads what stays in RAM, and begins to copy. Raises: WeightsLost."""
         self._layouts = layouts
+        self._on_device = [on_device(layout) for layout in layouts]
         in_ram = [n for n, tier in enumerate(tiers) if tier is Tier.RAM]
         on_disk = [n for n, tier in enumerate(tiers) if tier is not Tier.RAM]
         self._place = {n: i for kind in (in_ram, on_disk) for i, n in enumerate(kind)}
@@ -106,7 +107,7 @@ class DeviceRing:
     def views(self, layer: int) -> dict[str, Tensor]:
         """The tensors of a layer, where they will be whenever it is used."""
         slot = self._slots[layer % NUM_SLOTS]
-        return {view.name: view.of(slot) for view in self._layouts[layer].views}
+        return {view.name: view.of(slot) for view in self._on_device[layer].views}
 
     def acquire(self, layer: int) -> None:
         """Lets the current stream wait for a layer. Raises: WeightsLost."""
@@ -142,18 +143,19 @@ class DeviceRing:
         if layer in self._in_ram:
             self._sent[slot] = None
             assert self._slab is not None
-            self._copy(slot, self._slab.bytes_of(self._place[layer]))
+            self._copy(layer, self._slab.bytes_of(self._place[layer]))
         else:
             sent: Future[None] = Future()
             self._sent[slot] = sent
-            self._sender.submit(self._send, slot, self._place[layer], sent)
+            self._sender.submit(self._send, layer, sent)
 
-    def _send(self, slot: int, layer: int, sent: Future[None]) -> None:
+    def _send(self, layer: int, sent: Future[None]) -> None:
         """Copies a layer that comes from disk, and lets its slot in RAM be filled anew."""
         assert self._disk is not None
+        place = self._place[layer]
         try:
-            self._disk.acquire(layer)
-            self._copy(slot, self._disk.bytes_of(layer))
+            self._disk.acquire(place)
+            self._copy(layer, self._disk.bytes_of(place))
         except BaseException as exc:  # noqa: BLE001 - it is raised where the layer is acquired
             sent.set_exception(exc)
             return
@@ -162,10 +164,14 @@ class DeviceRing:
         done.record(self._stream)
         sent.set_result(None)
         done.synchronize()
-        self._disk.release(layer)
+        self._disk.release(place)
 
-    def _copy(self, slot: int, source: Tensor) -> None:
+    def _copy(self, layer: int, source: Tensor) -> None:
+        slot = layer % NUM_SLOTS
         with torch.cuda.stream(self._stream):
             self._stream.wait_event(self._freed[slot])
-            self._slots[slot][: source.numel()].copy_(source, non_blocking=True)
+            for piece in self._on_device[layer].pieces:
+                target = self._slots[slot][piece.target : piece.target + piece.num_bytes]
+                begin = piece.source
+                target.copy_(source[begin : begin + piece.num_bytes], non_blocking=True)
             self._copied[slot].record(self._stream)

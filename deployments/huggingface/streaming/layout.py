@@ -5,7 +5,8 @@ far from a page's beginning as in its file.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 from deployments.placement.header import StoredTensor
 
 PAGE_BYTES = 4096
+DEVICE_ALIGNMENT_BYTES = 256  # of what torch allocates on a GPU
 MAX_GAP_BYTES = 16 * PAGE_BYTES  # what lies between two tensors is read too, if it is no more
 DTYPES = {
     "F64": torch.float64,
@@ -67,6 +69,23 @@ class Layout:
         return sum(part.num_bytes for part in self.ranges)
 
 
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """`num_bytes` of a slot in RAM from `source` on, for `target` in a slot of the device."""
+
+    source: int
+    target: int
+    num_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceLayout:
+    """How a layer that has been read lies in a slot of the device, which is no larger."""
+
+    pieces: tuple[Piece, ...]
+    views: tuple[View, ...]
+
+
 def can_be_viewed(tensor: StoredTensor) -> bool:
     """Whether a tensor can be used where it lies, without being copied."""
     dtype = DTYPES.get(tensor.dtype)
@@ -88,6 +107,22 @@ def lay_out(tensors: Iterable[StoredTensor]) -> Layout:
         views += [_view(tensor, offset + tensor.start - start) for tensor in run]
         offset += num_bytes
     return Layout(tuple(ranges), tuple(views), offset)
+
+
+def on_device(layout: Layout) -> DeviceLayout:
+    """What is read in one piece is moved to begin as torch's own tensors do. A file's header has
+    any length, and off their alignment a GPU multiplies by slower kernels, which round otherwise.
+    """
+    pieces, views = list[Piece](), list[View]()
+    starts = [*(part.offset for part in layout.ranges), layout.num_bytes + 1]
+    for start, end in pairwise(starts):
+        inside = [view for view in layout.views if start <= view.offset < end]
+        first = min((view.offset for view in inside), default=start)
+        last = max((view.offset + view.num_bytes for view in inside), default=start)
+        shift = first % DEVICE_ALIGNMENT_BYTES
+        pieces.append(Piece(first, first - shift, last - first))
+        views += [replace(view, offset=view.offset - shift) for view in inside]
+    return DeviceLayout(tuple(pieces), tuple(views))
 
 
 def _runs(tensors: list[StoredTensor]) -> list[list[StoredTensor]]:

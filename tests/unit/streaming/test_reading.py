@@ -12,7 +12,12 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from deployments.errors import WeightsLost
-from deployments.huggingface.streaming.layout import PAGE_BYTES, lay_out
+from deployments.huggingface.streaming.layout import (
+    DEVICE_ALIGNMENT_BYTES,
+    PAGE_BYTES,
+    lay_out,
+    on_device,
+)
 from deployments.huggingface.streaming.reader import Reader
 from deployments.huggingface.streaming.ring import Ring, allocate
 from deployments.huggingface.streaming.streamer import Streamer
@@ -39,6 +44,12 @@ def test_tensors_arrive_as_they_were_saved(
             block.result()
         assert {view.name for view in layout.views} == set(wanted)
         assert all(torch.equal(view.of(slot), tensors[view.name]) for view in layout.views)
+        device, there = on_device(layout), torch.zeros_like(slot)
+        for piece in device.pieces:
+            source = slot[piece.source : piece.source + piece.num_bytes]
+            there[piece.target : piece.target + piece.num_bytes] = source
+        assert {view.name for view in device.views} == set(wanted)
+        assert all(torch.equal(view.of(there), tensors[view.name]) for view in device.views)
     finally:
         reader.close()
 
@@ -54,6 +65,18 @@ def test_ranges_are_whole_pages(tmp_path: Path) -> None:
     for part in (*together, *apart):
         assert part.start % PAGE_BYTES == part.offset % PAGE_BYTES == 0
         assert part.num_bytes % PAGE_BYTES == 0 or part.start + part.num_bytes == size
+
+
+def test_a_device_has_matrices_where_its_kernels_want_them(tmp_path: Path) -> None:
+    """Whatever the length of a file's header, on a GPU layers begin where torch's own tensors may,
+    and no more than their bytes is copied."""
+    for name in ("a", "abcdefghi"):
+        save_file({name: torch.randn(64, 64), f"{name}.b": torch.randn(64)}, tmp_path / name)
+    tensors = [*read_header(tmp_path / "a"), *read_header(tmp_path / "abcdefghi")]
+    assert any(tensor.start % DEVICE_ALIGNMENT_BYTES for tensor in tensors)
+    device = on_device(lay_out(tensors))
+    assert [view.offset % DEVICE_ALIGNMENT_BYTES for view in device.views] == [0] * 4
+    assert [piece.num_bytes for piece in device.pieces] == [64 * 65 * 4] * 2
 
 
 @pytest.mark.parametrize("num_slots", [2, 3, 5])
