@@ -9,16 +9,18 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any
 
+from pydantic import ValidationError
 from ray import serve
 from ray.serve import Application, Deployment
 from starlette.types import ASGIApp
 
-from deployments import backends, spans
+from deployments import backends, catalog, spans
 from deployments.config import BackendConfig
 from deployments.errors import RoundhouseError
 from deployments.exchange import EVENT_STREAM, Exchange, Head, Item, ModelCard
 from serve_app import draining, haproxy_guard, scaling
 from serve_app.answering import told
+from serve_app.check.refusal import in_a_line
 from serve_app.config import RouterArgs, RouterSettings
 from serve_app.error_response import log_unforeseen
 from serve_app.guard import digest
@@ -68,7 +70,15 @@ def model(args: dict[str, Any]) -> Application:
     The deployment is named after its backend, so that Serve's status alone tells the kind.
     Raises: ValueError for args that do not validate.
     """
-    return model_deployment(backends.configure(args), cluster_nodes()).bind(dict(args))
+    return model_deployment(_configured(args), cluster_nodes()).bind(dict(args))
+
+
+def _configured(args: dict[str, Any]) -> BackendConfig:
+    try:
+        return backends.configure(args)
+    except ValidationError as error:
+        kind = backends.BACKENDS[catalog.with_defaults(args)["backend"]]
+        raise ValueError(in_a_line(error, kind.config, args, ("args",))) from None
 
 
 def model_deployment(config: BackendConfig, nodes: Sequence[Node]) -> Deployment:

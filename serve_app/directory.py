@@ -29,9 +29,11 @@ RUNNING_REPLICAS = ("RUNNING", "PENDING_MIGRATION")
 class Application:
     """A model application, as the cluster describes it. `version` changes when it is redeployed.
 
-    `since_s` is a Unix time; `replicas` counts them by Serve's state; `reason` says why it failed.
-    `woken` is one that is warming because it had scaled to zero and was asked for. `room` is how
-    many requests its running replicas take at a time, the part of this router; None: not known.
+    `since_s` is a Unix time; `replicas` counts them by Serve's state; `reason` says why it, or its
+    new version, failed. `woken` is one that is warming because it had scaled to zero and was asked
+    for. `room` is how many requests its running replicas take at a time, the part of this router;
+    None: not known. `settled` is one whose replicas are all of its version, and as many as they
+    should be.
     """
 
     name: str
@@ -43,11 +45,17 @@ class Application:
     version: float = 0.0
     woken: bool = False
     room: int | None = None
+    settled: bool = True
 
     @property
     def starts(self) -> bool:
         """Whether a replica of it is on its way, beside others that run or not."""
-        return self.state == "warming" or any(map(self.replicas.get, STARTING_REPLICAS))
+        return self.state == "warming" or self.has_starting_replicas
+
+    @property
+    def has_starting_replicas(self) -> bool:
+        """Whether there is a replica that does not run yet."""
+        return any(map(self.replicas.get, STARTING_REPLICAS))
 
 
 class Cluster(Protocol):
@@ -87,7 +95,8 @@ class Directory:
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
-        self._cards: dict[str, tuple[float, ModelCard]] = {}
+        # What each said it serves, and how it was then.
+        self._cards: dict[str, tuple[Application, ModelCard]] = {}
         self._found: Sequence[Application] = ()
         self._unlearnt = False
         self._applications: dict[str, Application] = {}
@@ -212,15 +221,21 @@ class Directory:
         return card.models if card else (application.name,)
 
     def _is_unlearnt(self, application: Application) -> bool:
-        """Whether it runs, and has not said yet which models this version serves."""
+        """Whether it runs, and has not said yet which models this version serves. While a replica
+        of the last one may have answered, each change of them is another chance."""
         known, _ = self._cards.get(application.name, (None, None))
-        return application.state == "running" and known != application.version
+        if application.state != "running":
+            return False
+        if known is None or known.version != application.version:
+            return True
+        changed = application.settled or application.replicas != known.replicas
+        return changed and not known.settled
 
     async def _learn(self, application: Application) -> None:
         """A running application says itself which models it serves, once per version."""
         try:
             card = await self._cluster.card(application)
-            self._cards[application.name] = (application.version, card)
+            self._cards[application.name] = (application, card)
         except BackendError as exc:
             logger.warning("no card from application %s yet: %s", application.name, exc.message)
 
@@ -241,6 +256,9 @@ def _with_since(now: Application, before: Application | None) -> Application:
     not tell."""
     if before is None:
         return now
+    if before.state == "cold" and now.state == "warming" and not now.has_starting_replicas:
+        # A new version is being built, which may be as cold: the old one is for so long.
+        now = replace(now, state="cold", version=before.version)
     if before.state == now.state:
         now = replace(now, since_s=before.since_s)
     from_zero = before.state == "cold" or before.woken

@@ -1,8 +1,7 @@
 """Ray Serve as the router's cluster: its status read, its handles called, its errors translated."""
 
 import asyncio
-import time
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
@@ -17,11 +16,7 @@ from ray.serve.exceptions import (
     RequestCancelledError,
 )
 from ray.serve.handle import DeploymentHandle, DeploymentResponseGenerator
-from ray.serve.schema import (
-    ApplicationStatus,
-    ApplicationStatusOverview,
-    ReplicaState,
-)
+from ray.serve.schema import ReplicaState
 
 from deployments.errors import (
     BackendError,
@@ -34,10 +29,8 @@ from deployments.errors import (
 from deployments.exchange import Exchange, Item, ModelCard
 from deployments.progress import Progress
 from serve_app import loading
-from serve_app.directory import RUNNING_REPLICAS, STARTING_REPLICAS, Application, State
-from serve_app.placement import waiting
-from serve_app.placement.live import cluster_nodes
-from serve_app.placement.node import Node
+from serve_app.application_status import application_from_status
+from serve_app.directory import Application
 from serve_app.roll_call import RollCall
 from serve_app.serve_status import ServeStatus, Status
 from serve_app.wire.frames import Ticket
@@ -46,10 +39,6 @@ from serve_app.wire.replica_wire import Refused
 
 CARD_TIMEOUT_S = 5.0
 TAKE_TIMEOUT_S = 5.0
-BROKEN = (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY)
-COMING = (ApplicationStatus.DEPLOYING, ApplicationStatus.NOT_STARTED)
-UNKNOWN_BACKEND = "unknown"
-MAX_REASON_CHARS = 500
 
 # What Serve and Ray raise, and what a client is told. The first row that matches counts.
 TRANSLATIONS: tuple[tuple[type[BaseException], type[BackendError], str, float], ...] = (
@@ -108,7 +97,9 @@ class ServeCluster:
                 application = application_from_status(name, status.overview)
                 if application is None:
                     continue
-                application = replace(application, room=room(status.takes, num_routers))
+                application = replace(
+                    application, room=room(status.takes, num_routers), settled=status.settled
+                )
             self._seen[name] = ((status, num_routers), application)
         return [application for _, application in self._seen.values()]
 
@@ -237,49 +228,3 @@ def error_from_serve(exc: BaseException) -> BackendError:
         if isinstance(exc, kind):
             return error(message, retry_after_s=retry_after_s)
     return BackendUnavailable("The model cannot be reached.", retry_after_s=1)
-
-
-def application_from_status(
-    name: str,
-    overview: ApplicationStatusOverview,
-    nodes: Callable[[], Sequence[Node]] = cluster_nodes,
-) -> Application | None:
-    """One application of Serve's status; None for one that is being taken down.
-
-    One that is still being built has no deployment yet, but counts: it should run. One whose
-    replicas wait for a place is held against the `nodes`. Blocks while they are looked up.
-    """
-    if overview.status == ApplicationStatus.DELETING:
-        return None
-    backend, deployment = next(iter(overview.deployments.items()), (UNKNOWN_BACKEND, None))
-    states = deployment.replica_states if deployment else {}
-    replicas = {ReplicaState(name).value: num for name, num in states.items()}
-    state = state_from_replicas(overview.status, replicas)
-    message = (deployment.message if deployment else "") or overview.message
-    if state == "warming" and (shape := waiting.asked(message)):
-        message, state = waiting.explained(shape, nodes())
-    return Application(
-        name=name,
-        backend=backend,
-        state=state,
-        since_s=time.time(),
-        replicas=replicas,
-        reason=reason_from_message(message) if state in {"failed", "warming"} else None,
-        version=overview.last_deployed_time_s,
-    )
-
-
-def state_from_replicas(status: ApplicationStatus, replicas: Mapping[str, int]) -> State:
-    """A replica that runs can answer, whatever else is going on."""
-    if any(replicas.get(name) for name in RUNNING_REPLICAS):
-        return "running"
-    starting = any(replicas.get(name) for name in STARTING_REPLICAS)
-    if status == ApplicationStatus.DEPLOY_FAILED or (status in BROKEN and not starting):
-        return "failed"
-    return "warming" if status in COMING or starting else "cold"
-
-
-def reason_from_message(message: str) -> str | None:
-    """The last line of a traceback says what went wrong; the rest says where in our code."""
-    lines = [line.strip() for line in message.strip().splitlines() if line.strip()]
-    return lines[-1][:MAX_REASON_CHARS] if lines else None

@@ -3,8 +3,10 @@
 `serve.status()` tells it all and anew each time, and pickles two classes for every deployment: 6 ms
 of CPU per application, more than a second per look at 200 of them (benchmarks/RESULTS.md). Here the
 controller is asked for its short statuses, which are a few bytes per application, and only for what
-has changed or is on the move for the details. Both are its own methods and not Serve's public ones:
-where a Ray has them not, `serve.status()` does it.
+has changed or is on the move for the details. Of an application whose new version is being built,
+or could not be, Serve lists no deployments, though the old one serves on: the controller is asked
+which replicas run. All are its own methods and not Serve's public ones: where a Ray has them not,
+`serve.status()` does it, and an application that is being built looks as if it had no replicas.
 """
 
 import logging
@@ -26,6 +28,7 @@ from ray.serve.schema import (
     DeploymentDetails,
     DeploymentStatus,
     DeploymentStatusOverview,
+    DeploymentStatusTrigger,
     ReplicaState,
 )
 from ray.serve.schema import ServeStatus as PublicStatus
@@ -42,6 +45,9 @@ NUM_AT_ONCE = 4  # with each come 110 kB of Serve's own classes, pickled, by the
 DOUBTED_S = 15.0  # the controller itself hears of a death after a look or two of its own
 NUM_SPREAD = 8  # so that what was read together is not read together again
 
+# How many requests each running replica takes at a time, by application and deployment.
+Running = Mapping[tuple[str, str], Sequence[int]]
+
 
 class Controller(Protocol):
     """What Serve's controller can be asked."""
@@ -51,6 +57,10 @@ class Controller(Protocol):
 
     def details(self, deployments: Sequence[tuple[str, str]]) -> Sequence[DeploymentDetails | None]:
         """Those of each (application, deployment); None for one that is not there (any more)."""
+
+    def running(self) -> Running:
+        """The running replicas of every (application, deployment) there is, old ones included.
+        Raises: AttributeError if it does not know."""
 
 
 class ServeController:
@@ -73,6 +83,13 @@ class ServeController:
     def details(self, deployments: Sequence[tuple[str, str]]) -> Sequence[DeploymentDetails | None]:
         found = [self._actor.get_deployment_details.remote(*names) for names in deployments]
         return [_told(details) for details in found]
+
+    def running(self) -> Running:
+        found = ray.get(self._actor._all_running_replicas.remote(), timeout=ANSWER_TIMEOUT_S)
+        return {
+            (deployment.app_name, deployment.name): [r.max_ongoing_requests for r in replicas]
+            for deployment, replicas in found.items()
+        }
 
 
 def _told(details: Any) -> DeploymentDetails | None:
@@ -119,6 +136,7 @@ class ServeStatus:
     _kept: dict[bytes, _Kept] = field(default_factory=dict)
     _due_s: float = 0.0
     _doubted: dict[str, float] = field(default_factory=dict)
+    _running: Running | None = None  # at this look, if it was asked for
 
     def doubt(self, name: str) -> None:
         """Reads an application at each look for a while: it is not as was said."""
@@ -140,6 +158,7 @@ class ServeStatus:
         return self._found
 
     def _learn(self, raw: Sequence[bytes], now_s: float) -> None:
+        self._running = None
         kept = self._kept = {key: found for key in raw if (found := self._kept.get(key))}
         due_at_s = {key: self._due_at_s(kept.get(key)) for key in raw}
         due = sorted((key for key in raw if now_s >= due_at_s[key]), key=due_at_s.__getitem__)
@@ -171,13 +190,41 @@ class ServeStatus:
         short = [StatusOverview.FromString(key) for key in raw]
         asked = [(s.name, name) for s in short for name in _deployments(s)]
         told = dict(zip(asked, self.controller.details(asked), strict=True))
+        unlisted = {s.name for s in short if not any(_deployments(s))}
         for status in short:
+            if status.name in unlisted:
+                yield _status_of_old(status, self._all_running())
+                continue
             deployments = {
                 name: details
                 for name in _deployments(status)
                 if (details := told[status.name, name]) is not None
             }
             yield Status(status.name, _overview(status, deployments), _takes(deployments))
+
+    def _all_running(self) -> Running:
+        if self._running is None:
+            try:
+                self._running = self.controller.running()
+            except AttributeError:
+                self._running = {}
+        return self._running
+
+
+def _status_of_old(status: Any, running: Running) -> Status:
+    """That of an application of which only the old version's replicas are known."""
+    overview = _overview(status, {})
+    takes = None
+    for (application, deployment), replicas in running.items():
+        if application == status.name:
+            takes = sum(replicas)
+            overview.deployments[deployment] = DeploymentStatusOverview(
+                status=DeploymentStatus.UPDATING,
+                status_trigger=DeploymentStatusTrigger.UNSPECIFIED,
+                replica_states={ReplicaState.RUNNING: len(replicas)} if replicas else {},
+                message="",
+            )
+    return Status(status.name, overview, takes)
 
 
 def _deployments(status: Any) -> Iterator[str]:

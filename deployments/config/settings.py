@@ -11,6 +11,9 @@ StopString = Annotated[str, Field(min_length=1)]
 
 
 class Config(BaseModel):
-    """The base of every setting: unknown keys refused, immutable."""
+    """The base of every setting: unknown keys refused, immutable. What is refused is not shown: it
+    may be a secret in the wrong place."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, protected_namespaces=(), hide_input_in_errors=True
+    )

@@ -9,7 +9,7 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from serve_app.check.problem import Path, Problem, nearest
+from serve_app.check.problem import Path, Problem, nearest, spell
 
 
 def problems(
@@ -25,6 +25,12 @@ def problems(
             messages.append(message)
     for path, messages in said.items():
         yield Problem(path, " or ".join(messages))
+
+
+def in_a_line(error: ValidationError, model: type[BaseModel], value: object, at: Path) -> str:
+    """The same as a sentence: of what a builder raises, operators see the last line."""
+    found = problems(error, model, value, at)
+    return "; ".join(f"{spell(problem.path)}: {problem.message}" for problem in found)
 
 
 def nested(annotation: Any) -> type[BaseModel] | None:

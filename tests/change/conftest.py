@@ -49,6 +49,16 @@ class Changing:
         """Whether a model answers now."""
         return httpx2.post(self.url + CHAT, json=chat(model=model), timeout=30).status_code == 200
 
+    @property
+    def models(self) -> set[str]:
+        """The names that clients may send now."""
+        _, body = self.instance.get("/v1/models")
+        return {model["id"] for model in body["data"]} if body else set()
+
+    def reason(self, application: str) -> str:
+        """What operators are told is wrong with it; empty: nothing."""
+        return str((self.instance.application(application) or {})["reason"] or "")
+
     def pids(self, application: str) -> set[int]:
         """The processes of its replicas, those that are being drained included."""
         prefix = f"ray::ServeReplica:{application}:"

@@ -1,10 +1,12 @@
 """The builders: what a configuration becomes in Serve, without a cluster."""
 
 import pickle
+import traceback
 from collections.abc import AsyncIterator
 
 import pytest
 import ray
+from pydantic import ValidationError
 
 from deployments import errors
 from deployments.exchange import EVENT_STREAM, Head, Item, Tail
@@ -115,3 +117,22 @@ def test_errors_cross_actors(kind: type[errors.RoundhouseError]) -> None:
         assert type(arrived) is kind
         assert vars(arrived) == vars(error)
         assert str(arrived) == "what happened"
+
+
+def test_args_that_are_refused() -> None:
+    """What is wrong is one line, which names each key, offers the one that was meant, and never
+    shows a value: it may be a secret in the wrong place. Nor does the traceback around it."""
+    args = {"backend": "echo", "num_gpu": "sk-secret", "start_delay_s": "sk-secret"}
+    with pytest.raises(ValueError, match="args") as raised:
+        model(args)
+    lines = "".join(traceback.format_exception(raised.value)).strip().splitlines()
+    assert "args.num_gpu: unknown key; did you mean `num_gpus`?" in lines[-1]
+    assert "args.start_delay_s: should be a valid number" in lines[-1]
+    assert not any("sk-secret" in line for line in lines)
+
+
+def test_settings_never_show_what_they_refuse() -> None:
+    """Serve validates the router's args itself, and logs what pydantic says."""
+    with pytest.raises(ValidationError) as raised:
+        RouterArgs.model_validate({"api_keys": ["sk-secret"]})
+    assert "sk-secret" not in str(raised.value)

@@ -99,6 +99,35 @@ async def test_a_redeployed_application_keeps_its_models() -> None:
         assert directory.models["gpt-4"].state == state
 
 
+async def test_both_versions_are_asked_what_they_serve() -> None:
+    """While replicas of two versions run the old one may answer for the new: an application is
+    asked again at each change of its replicas, until all are of its version; then never."""
+    directory, cluster = await refreshed(API)
+    both, going = {"RUNNING": 1, "STARTING": 1}, {"RUNNING": 1, "STOPPING": 1}
+    for replicas in ({"RUNNING": 1}, both, both, going):
+        cluster.found = [replace(API, version=2.0, replicas=replicas, settled=False)]
+        await directory.refresh()
+    assert cluster.asked == ["api"] * 4
+    cluster.cards["api"] = ModelCard("api", ("gpt-5",))
+    for num_replicas in (1, 2):
+        cluster.found = [replace(API, version=2.0, replicas={"RUNNING": num_replicas})]
+        await directory.refresh()
+        assert set(directory.models) == {"gpt-5"}
+    assert cluster.asked == ["api"] * 5
+
+
+async def test_a_cold_model_s_new_version_is_cold_while_it_is_built() -> None:
+    """It need not start for /ready, which stays as it was; a replica of the new version must."""
+    cold = replace(DEMO, state="cold", replicas={})
+    directory, cluster = await refreshed(cold)
+    cluster.found = [replace(cold, state="warming", version=2.0)]
+    await directory.refresh()
+    assert (directory.applications[0].state, directory.ready) == ("cold", True)
+    cluster.found = [replace(cold, state="warming", version=2.0, replicas={"STARTING": 1})]
+    await directory.refresh()
+    assert (directory.applications[0].state, directory.ready) == ("warming", False)
+
+
 async def test_what_is_removed_is_gone() -> None:
     """An application that is deleted takes its models along, and comes back as new."""
     directory, cluster = await refreshed(DEMO, API)

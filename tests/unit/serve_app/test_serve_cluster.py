@@ -14,7 +14,8 @@ from ray.serve.schema import (
 )
 
 from deployments.errors import BackendError, BackendOverloaded, BackendUnavailable, ReplicaDied
-from serve_app.serve_cluster import application_from_status, error_from_serve, reason_from_message
+from serve_app.application_status import application_from_status, reason_from_message
+from serve_app.serve_cluster import error_from_serve
 
 
 def overview(
@@ -65,6 +66,14 @@ def test_why_it_does_not_run() -> None:
         application = application_from_status("demo", overview(status, {}, "no CPU is free"))
         assert application is not None
         assert application.reason == "no CPU is free"
+
+
+def test_why_the_new_version_does_not_run() -> None:
+    """A model whose old version answers, since the new one could not be built, says why too."""
+    told = overview("DEPLOY_FAILED", {"RUNNING": 1}, "ValueError: nonsense")
+    application = application_from_status("demo", told)
+    assert application is not None
+    assert (application.state, application.reason) == ("running", "ValueError: nonsense")
 
 
 def test_what_goes_is_gone() -> None:

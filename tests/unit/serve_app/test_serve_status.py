@@ -19,7 +19,8 @@ from ray.serve.schema import (
 from ray.serve.schema import ServeStatus as PublicStatus
 
 from serve_app import serve_status
-from serve_app.serve_cluster import ServeCluster, num_running, room, state_from_replicas
+from serve_app.application_status import state_from_replicas
+from serve_app.serve_cluster import ServeCluster, num_running, room
 from serve_app.serve_status import ServeStatus, Status
 
 RUNNING = ["RUNNING"]
@@ -34,10 +35,18 @@ class ScriptedController:
         self.version = dict.fromkeys(replicas, 1.0)
         self.healthy = dict.fromkeys(replicas, "HEALTHY")
         self.asked: list[list[str]] = []
+        self.built: set[str] = set()
+        self.num_counts = 0
 
     def statuses(self) -> Sequence[bytes]:
         self.asked.append([])
         return [self._short(name) for name in self.replicas]
+
+    def running(self) -> dict[tuple[str, str], list[int]]:
+        self.num_counts += 1
+        return {
+            (name, "echo"): [8] * states.count("RUNNING") for name, states in self.replicas.items()
+        }
 
     def _short(self, name: str) -> bytes:
         info = serve_pb2.DeploymentStatusInfo(
@@ -47,7 +56,11 @@ class ScriptedController:
             status="APPLICATION_STATUS_RUNNING", deployment_timestamp=self.version[name]
         )
         short = serve_pb2.StatusOverview(name=name, app_status=application)
-        short.deployment_statuses.deployment_status_infos.append(info)
+        if name in self.built:
+            application.status = serve_pb2.APPLICATION_STATUS_DEPLOYING
+            short.app_status.CopyFrom(application)
+        else:
+            short.deployment_statuses.deployment_status_infos.append(info)
         return bytes(short.SerializeToString())
 
     def details(self, deployments: Sequence[tuple[str, str]]) -> Sequence[DeploymentDetails | None]:
@@ -208,6 +221,37 @@ async def test_handles_of_what_is_gone_are_ended() -> None:
     cluster._handles = handles
     await cluster._let_go({"stays", "new"})
     assert (ended, list(handles)) == (["goes"], [("stays", "echo")])
+
+
+def test_the_old_version_serves_while_the_new_one_is_built() -> None:
+    """Serve lists no deployments of an application that is being built: those that there are tell
+    of its replicas, asked for once at a look, and of no others."""
+    controller = ScriptedController(**{f"m{i}": RUNNING for i in range(20)}, cold=[])
+    cluster = ServeCluster("router")
+    cluster._status = ServeStatus(controller)
+    before = cluster._applications()
+    assert (controller.num_counts, before[0].settled) == (0, True)
+    controller.built = set(controller.replicas)
+    found = {a.name: a for a in cluster._applications()}
+    assert controller.num_counts == 1
+    assert [(a.state, a.backend, a.room, a.settled) for a in found.values()] == [
+        ("running", "echo", 8, False)
+    ] * 20 + [("warming", "echo", 0, False)]
+    controller.replicas["m7"] = []
+    assert {a.name: a.state for a in cluster._applications()}["m7"] == "warming"
+
+
+def test_a_controller_that_does_not_tell_of_old_replicas() -> None:
+    """Another Ray's: an application that is being built is only said to be so."""
+
+    class Other(ScriptedController):
+        def running(self) -> dict[tuple[str, str], list[int]]:
+            raise AttributeError
+
+    controller = Other(demo=RUNNING)
+    controller.built = {"demo"}
+    (status,) = ServeStatus(controller).read()
+    assert (status.overview.status, status.overview.deployments) == ("DEPLOYING", {})
 
 
 def test_room() -> None:

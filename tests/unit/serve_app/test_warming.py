@@ -22,6 +22,7 @@ from tests.plain_http import CHAT, Answered, chat, events_of, opened, post, requ
 from tests.polling import until
 
 COLD = Application("demo", "echo", "cold", 0.0)
+STARTING = {"STARTING": 1}
 FALLBACK = {"fallbacks": {"demo": ["other"]}}
 COMMENT = b": warming\n\n"
 
@@ -320,9 +321,9 @@ async def test_waking_a_model_does_not_make_the_router_unready(
     """/ready stays 200 while a model comes back from zero, and is 503 while a new version of it
     starts."""
     await look(app, cluster, COLD)
-    await look(app, cluster, replace(COLD, state="warming"))
+    await look(app, cluster, replace(COLD, state="warming", replicas=STARTING))
     assert (await request("GET", url + "/ready")).status == 200
-    await look(app, cluster, replace(COLD, state="warming", version=2.0))
+    await look(app, cluster, replace(COLD, state="warming", replicas=STARTING, version=2.0))
     assert (await request("GET", url + "/ready")).status == 503
 
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview, DeploymentStatusOverview
 
+from serve_app.application_status import application_from_status
 from serve_app.placement.waiting import asked
-from serve_app.serve_cluster import application_from_status
 from tests.unit.serve_app.placement.nodes import CPU_NODE, gpu_node
 
 NODES = (CPU_NODE, gpu_node("g", 4))
