@@ -65,6 +65,10 @@ class Changing:
         named = {p.pid: " ".join(p.info["cmdline"] or ()) for p in self.instance.processes()}
         return {pid for pid, name in named.items() if name.startswith(prefix)}
 
+    def wait_status(self, application: str, status: str) -> None:
+        """Returns when Serve says this of it. A build that fails is tried four times."""
+        self.instance.wait(lambda: serve.status().applications[application].status == status, 120)
+
     def wait_settled(self, application: str, num_replicas: int) -> None:
         """Returns when so many run, and nothing is starting or being drained any more."""
         self.instance.wait(lambda: self.replicas(application) == {"RUNNING": num_replicas}, 120)

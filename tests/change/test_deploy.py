@@ -96,7 +96,7 @@ def test_a_version_that_cannot_be_built_harms_nobody(changing: Changing) -> None
         instance.wait(lambda: seen.count("good") > so_far + 40)
         assert instance.state("steady") == "running"
         changing.deploy(before)
-        instance.wait(lambda: serve.status().applications["steady"].status == "RUNNING", 120)
+        changing.wait_status("steady", "RUNNING")
         assert not changing.reason("steady")
     assert seen.bad == []
     assert changing.pids("steady") == pids
@@ -114,3 +114,19 @@ def test_the_router_is_rolled(changing: Changing) -> None:
         so_far = seen.count("good")
         changing.instance.wait(lambda: seen.count("good") > so_far + 40)
     assert seen.bad == []
+
+
+def test_a_router_that_cannot_be_built_harms_nobody(changing: Changing) -> None:
+    """Args that the router refuses leave the one that runs as it is."""
+    before, changed, pids = changing.applications, changing.applications, changing.pids("router")
+    changed["router"]["args"] = {"nonsense": True}
+    with traffic(changing.url, Load(STEADY, one_long_in=8)) as seen:
+        changing.deploy(changed)
+        changing.wait_status("router", "DEPLOY_FAILED")
+        so_far = seen.count("good")
+        changing.instance.wait(lambda: seen.count("good") > so_far + 40)
+        assert changing.instance.get("/ready")[0] == 200
+        changing.deploy(before)
+        changing.wait_status("router", "RUNNING")
+    assert seen.bad == []
+    assert changing.pids("router") == pids
