@@ -84,6 +84,7 @@ def _load_errors() -> tuple[type[Exception], ...]:
         ArithmeticError,
         ImportError,
         AssertionError,
+        MemoryError,
         WeightsLost,
         StrictDataclassError,
         SafetensorError,

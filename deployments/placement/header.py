@@ -77,7 +77,7 @@ def _tensors(path: Path, header: bytes, data_start: int) -> list[StoredTensor]:
         entries: dict[str, Any] = json.loads(header)
         entries.pop("__metadata__", None)
         return [_tensor(path, name, entry, data_start) for name, entry in entries.items()]
-    except (ValueError, TypeError, LookupError, AttributeError):
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
         raise damaged(path, "has an unreadable header") from None
 
 

@@ -61,7 +61,7 @@ def _read_json(path: Path) -> dict[str, Any]:
             f"The checkpoint {path.parent} has no {path.name}: it is not a model in the Hugging "
             "Face format."
         ) from None
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         content = None
     if not isinstance(content, dict):
         raise damaged(path, "is not a JSON object")

@@ -1,10 +1,11 @@
 """The fields of a chat that are about tools, in OpenAI's form, read strictly."""
 
-import json
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
+
+from deployments.huggingface.tools.arguments import read_arguments
 
 NAME = r"^[a-zA-Z0-9_.-]{1,64}$"
 CHOICES = ("none", "auto", "required")
@@ -61,11 +62,7 @@ class Tool(Strict):
 
 
 def _check_arguments(text: str) -> str:
-    try:
-        arguments = json.loads(text or "{}")
-    except ValueError:
-        arguments = None
-    if not isinstance(arguments, dict):
+    if read_arguments(text or "{}") is None:
         raise PydanticCustomError("invalid_arguments", "expected a JSON object, as a string")
     return text
 
@@ -88,7 +85,7 @@ class ToolCall(Strict):
 
     def for_template(self) -> dict[str, Any]:
         """What chat templates expect of a call: arguments as an object, not as a string."""
-        arguments = json.loads(self.function.arguments or "{}")
+        arguments = read_arguments(self.function.arguments or "{}")
         function = {"name": self.function.name, "arguments": arguments}
         return {"id": self.id, "type": "function", "function": function}
 

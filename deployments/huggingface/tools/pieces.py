@@ -1,8 +1,9 @@
 """What an answer consists of, once its tool calls have been told from its text."""
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+
+from deployments.huggingface.tools.arguments import read_arguments
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +50,7 @@ class Call:
     @property
     def well_formed(self) -> bool:
         """Whether the arguments are a JSON object."""
-        try:
-            return isinstance(json.loads(self.arguments), dict)
-        except ValueError:
-            return False
+        return read_arguments(self.arguments) is not None
 
 
 @dataclass(slots=True)

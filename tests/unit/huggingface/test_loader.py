@@ -67,6 +67,11 @@ def spoil_header(folder: Path) -> None:
     (folder / "model.safetensors").write_bytes(content)
 
 
+def nest_header(folder: Path) -> None:
+    deep = b"[" * 100_000
+    (folder / "model.safetensors").write_bytes(len(deep).to_bytes(8, "little") + deep)
+
+
 def leave_an_lfs_pointer(folder: Path) -> None:
     pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
     (folder / "model.safetensors").write_text(pointer)
@@ -78,6 +83,10 @@ def keep_pickle_only(folder: Path) -> None:
 
 def spoil_config(folder: Path) -> None:
     (folder / "config.json").write_text("{")
+
+
+def nest_config(folder: Path) -> None:
+    (folder / "config.json").write_text("[" * 100_000)
 
 
 def add_a_layer(folder: Path) -> None:
@@ -100,6 +109,7 @@ def spoil_a_weight(folder: Path) -> None:
     [
         (lambda folder: (folder / "config.json").unlink(), "has no config.json"),
         (spoil_config, "config.json is truncated or damaged"),
+        (nest_config, "config.json is truncated or damaged"),
         (remove_tokenizer, "has no tokenizer"),
         (lambda folder: (folder / "model.safetensors").unlink(), "has no weights"),
         (keep_pickle_only, "pickle files"),
@@ -108,6 +118,7 @@ def spoil_a_weight(folder: Path) -> None:
         (truncate_header, "fewer than its header needs"),
         (empty_weights, "fewer than its header needs"),
         (spoil_header, "unreadable header"),
+        (nest_header, "unreadable header"),
         (leave_an_lfs_pointer, "git lfs pull"),
         (add_a_layer, "lacks 9 of the model's weights"),
         (

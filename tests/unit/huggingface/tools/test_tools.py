@@ -12,6 +12,8 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from deployments.errors import InvalidRequest
 from deployments.huggingface.backend import HuggingFaceBackend
+from deployments.huggingface.request import ChatRequest, parse
+from deployments.huggingface.tools.pieces import Call
 
 from ..asking import CHAT, Got, ask, started
 from ..models import byte_tokenizer, save_random
@@ -193,6 +195,18 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         "messages[0].tool_calls[0].function.name",
     ),
 ]
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"x": "\\ud800"}', '{"x": NaN}', "[]", "{"])
+def test_arguments_that_nobody_could_take_on(text: str) -> None:
+    """Arguments of an earlier call that are nested without end, hold half a character, or are no
+    object are refused by name, and are no call when a model writes them."""
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": text}}
+    body = BODY | {"messages": [{"role": "assistant", "tool_calls": [call]}]}
+    with pytest.raises(InvalidRequest) as refused:
+        parse(ChatRequest, json.dumps(body).encode())
+    assert refused.value.param == "messages[0].tool_calls[0].function.arguments"
+    assert not Call("f", text).well_formed
 
 
 async def test_wrong_fields_are_named(tmp_path: Path) -> None:
