@@ -61,9 +61,7 @@ class Changing:
 
     def pids(self, application: str) -> set[int]:
         """The processes of its replicas, those that are being drained included."""
-        prefix = f"ray::ServeReplica:{application}:"
-        named = {p.pid: " ".join(p.info["cmdline"] or ()) for p in self.instance.processes()}
-        return {pid for pid, name in named.items() if name.startswith(prefix)}
+        return self.instance.pids(f"ray::ServeReplica:{application}:")
 
     def wait_status(self, application: str, status: str) -> None:
         """Returns when Serve says this of it. A build that fails is tried four times."""

@@ -151,6 +151,11 @@ class Instance:
             pause.wait(0.1)
         raise AssertionError(self.log[-4000:])
 
+    def pids(self, title: str) -> set[int]:
+        """Those of its processes whose titles begin so."""
+        titles = {p.pid: " ".join(p.info["cmdline"] or ()) for p in self.processes()}
+        return {pid for pid, found in titles.items() if found.startswith(title)}
+
     def processes(self) -> list[psutil.Process]:
         """Every process of this instance that still runs."""
         return [p for p in psutil.process_iter(["cmdline"]) if self._is_ours(p)]
