@@ -18,8 +18,8 @@ from deployments.body import MAX_ECHO_CHARS
 from deployments.errors import InvalidRequest, RoundhouseError
 from deployments.huggingface.blanks import MAX_BLANKS, Blanks
 from deployments.huggingface.grammar_tokens import TokenBytes, llguidance_tokenizer
-from deployments.huggingface.schema_parts import check_parts
 from deployments.huggingface.vocabulary import Vocabulary
+from deployments.schema_parts import check_parts
 
 MAX_KEPT_GRAMMARS = 128
 # Any layout of JSON; see blanks.py for how much of it.

@@ -18,6 +18,7 @@ from deployments.errors import BackendUnavailable, ModelNotFound, StartError
 from deployments.exchange import Exchange, Head, Item, ModelCard, Tail
 from deployments.load import Load
 from deployments.progress import Progress, Report, unreported
+from deployments.schema_parts import check_parts
 from deployments.spans import TraceHeaders
 from deployments.vllm_engine.args import server_args
 from deployments.vllm_engine.errors import error_from_answer
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from vllm.engine.protocol import EngineClient
 
 ERROR_EVENT = b'data: {"error"'
+WITH_SCHEMAS = ("response_format", "tools", "text", "structured_outputs")
 
 
 class VLLMBackend:
@@ -119,8 +121,14 @@ class VLLMBackend:
         return self._model_id
 
     def _body(self, request: Exchange, model: str) -> bytes:
-        """The client may have asked by an alias, or for a model that this one stands in for."""
-        if parse_object(request.body).get("model") == model:
+        """The client may have asked by an alias, or for a model that this one stands in for.
+
+        Raises: InvalidRequest for schemas that vLLM would compile until it has no memory left.
+        """
+        fields = parse_object(request.body)
+        for name in WITH_SCHEMAS:
+            check_parts([fields.get(name)], name)
+        if fields.get("model") == model:
             return request.body
         return with_fields(request.body, model=model)
 

@@ -38,6 +38,15 @@ async def test_choices(subject: Subject) -> None:
     assert sorted(choice["index"] for choice in finished) == [0, 1, 2]
 
 
+async def test_no_schema_takes_all_memory(subject: Subject) -> None:
+    """A schema of a few bytes that would take the grammar's library gigabytes is refused."""
+    schema = {"type": "array", "items": {"multipleOf": 3}, "minItems": 10**9}
+    form = {"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}
+    with pytest.raises(InvalidRequest, match="too much") as refused:
+        await ask(subject.backend, exchange({"messages": QUESTION, "response_format": form}))
+    assert refused.value.param == "response_format"
+
+
 async def test_seed(subject: Subject) -> None:
     """The same seed gives the same text, whatever runs beside it; another seed another."""
     fields = {"messages": QUESTION, "temperature": 1.9, "max_tokens": 24}

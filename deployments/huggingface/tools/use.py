@@ -8,12 +8,12 @@ from typing import Any
 from deployments.errors import InvalidRequest
 from deployments.huggingface.grammar import Source, json_rule
 from deployments.huggingface.request import ChatRequest
-from deployments.huggingface.schema_parts import check_parts
 from deployments.huggingface.tools.dialects import Dialect, Symbol
 from deployments.huggingface.tools.fields import Function, Tool
 from deployments.huggingface.tools.reader import Reader
 from deployments.huggingface.tools.support import ToolSupport
 from deployments.huggingface.vocabulary import Vocabulary
+from deployments.schema_parts import check_parts
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,9 @@
 """What few bytes of a JSON schema can ask of a grammar, bounded before it is compiled.
 
-llguidance makes a part of its grammar for each item that an array must or may have, and a state for
-each remainder of a division, and looks at its own limits afterwards: `minItems` of a billion took
-all memory and ended the process, with the answers of everybody else.
+llguidance, with which vLLM too compiles what it does not leave to xgrammar, makes a part of its
+grammar for each item that an array must or may have, and a state for each remainder of a division,
+and looks at its own limits afterwards: `minItems` of a billion took all memory and ended the
+process, with the answers of everybody else.
 """
 
 from collections.abc import Iterable, Mapping
@@ -21,8 +22,9 @@ COUNTS = ("minItems", "maxItems")
 VALUES = ("const", "enum", "default", "examples")  # what stands there is no schema
 
 
-def check_parts(schemas: Iterable[Mapping[str, Any]], param: str) -> None:
-    """Raises: InvalidRequest for schemas, asked for by `param`, that come to too much together."""
+def check_parts(schemas: Iterable[object], param: str) -> None:
+    """Raises: InvalidRequest for schemas, or what holds some, that come to too much together; they
+    are what was asked for by `param`."""
     parts = [part for schema in schemas for part in _parts(schema)]
     divisors = {_whole(divisor) for divisor in _numbers(parts, "multipleOf")}
     counts = (abs(int(count)) for name in COUNTS for count in _numbers(parts, name))
@@ -34,7 +36,7 @@ def check_parts(schemas: Iterable[Mapping[str, Any]], param: str) -> None:
         )
 
 
-def _parts(schema: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
+def _parts(schema: object) -> Iterable[Mapping[str, Any]]:
     """The schema, and all that stands in it where a schema may."""
     left = list[Any]([schema])
     while left:
