@@ -17,7 +17,8 @@ from deployments.placement.budget import Budget
 from deployments.placement.demand import Model
 from deployments.placement.machine import available_ram_bytes, free_disk_bytes, free_gpu_bytes
 from deployments.placement.planner import QUANTIZATIONS, Question, make_plan
-from deployments.placement.report import as_text, report
+from deployments.placement.report import report
+from deployments.placement.report_text import as_text
 from deployments.placement.workload import Workload
 from serve_app.check.problem import nearest
 

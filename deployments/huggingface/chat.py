@@ -6,7 +6,8 @@ from jinja2 import TemplateError, TemplateSyntaxError
 
 from deployments.body import MAX_ECHO_CHARS
 from deployments.errors import InvalidRequest, StartError
-from deployments.huggingface.request import ChatRequest, Message
+from deployments.huggingface.message import Message
+from deployments.huggingface.request import ChatRequest
 
 NO_TEMPLATE = (
     "This model has no chat template, so it cannot take messages. Use /v1/completions, or have "

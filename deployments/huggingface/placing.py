@@ -15,7 +15,8 @@ from deployments.placement.bandwidth import Bandwidths
 from deployments.placement.budget import Budget
 from deployments.placement.demand import Model
 from deployments.placement.planner import Plan, Question, make_plan, quantizations
-from deployments.placement.report import as_text, refusal, report
+from deployments.placement.report import report
+from deployments.placement.report_text import as_text, refusal
 from deployments.placement.source import from_folder
 from deployments.placement.workload import Workload
 

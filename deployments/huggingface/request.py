@@ -5,23 +5,17 @@ that would change the answer is dropped silently. What needs the model (token id
 checked in plan.py.
 """
 
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    model_validator,
-)
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from deployments.body import parse_object
 from deployments.huggingface.invalid import invalid_request
+from deployments.huggingface.message import Message
 from deployments.huggingface.response_format import ResponseFormat
-from deployments.huggingface.tools.fields import Tool, ToolCall, ToolChoice
+from deployments.huggingface.strict import Ignored, Strict, Unsupported, refuse_unless_empty
+from deployments.huggingface.tools.fields import Tool, ToolChoice
 
 MAX_CHOICES = 128
 MAX_PROMPTS = 2048
@@ -31,48 +25,16 @@ MAX_TOOLS = 128
 INT64_MAX = 2**63 - 1
 
 
-def _refuse_unless_empty(value: object) -> object:
-    if value in (None, [], {}):
-        return value
-    raise PydanticCustomError("unsupported_parameter", "this backend does not support it yet")
-
-
 def _refuse_function_call(value: object) -> object:
-    return value if value in ("none", "auto") else _refuse_unless_empty(value)
+    return value if value in ("none", "auto") else refuse_unless_empty(value)
 
 
 def _refuse_modalities(value: object) -> object:
-    return value if value == ["text"] else _refuse_unless_empty(value)
-
-
-Ignored = Any  # a field that changes nothing in what this backend answers
-Unsupported = Annotated[Any, AfterValidator(_refuse_unless_empty)]
+    return value if value == ["text"] else refuse_unless_empty(value)
 
 
 def _as_list(value: object) -> object:
     return [value] if isinstance(value, str) else value
-
-
-def _join_text_parts(content: object) -> object:
-    """A message's content as one string; parts are joined by a newline, as vLLM joins them."""
-    if not isinstance(content, list):
-        return "" if content is None else content
-    if not content:
-        raise PydanticCustomError("empty_array", "expected at least one part of content")
-    return "\n".join(_text_of(part) for part in content)
-
-
-def _text_of(part: object) -> str:
-    kind = part.get("type") if isinstance(part, dict) else None
-    if not isinstance(part, dict) or not isinstance(kind, str):
-        raise PydanticCustomError("invalid_type", "expected a string or an array of text parts")
-    if kind != "text":
-        raise PydanticCustomError(
-            "unsupported_parameter", "this model takes parts of type 'text' only"
-        )
-    if not isinstance(part.get("text"), str):
-        raise PydanticCustomError("invalid_type", "a text part needs 'text', a string")
-    return str(part["text"])
 
 
 def _is_token_ids(value: object) -> bool:
@@ -98,12 +60,6 @@ def as_prompts(value: object) -> object:
         "expected a string, an array of strings, an array of token ids, "
         "or an array of arrays of token ids, none of them empty",
     )
-
-
-class Strict(BaseModel):
-    """No coercion ("0.5" is no number, true is no integer) and no unknown fields."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, protected_namespaces=())
 
 
 class StreamOptions(Strict):
@@ -147,38 +103,6 @@ class GenerationFields(Strict):
         if self.stream_options is not None and not self.stream:
             raise PydanticCustomError("stream_options", "it is only allowed when 'stream' is true")
         return self
-
-
-class Message(Strict):
-    """One turn of a conversation. Fields of earlier answers may be sent back and are ignored."""
-
-    role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: Annotated[str, BeforeValidator(_join_text_parts)] = ""
-    name: str | None = None
-    refusal: Ignored = None
-    annotations: Ignored = None
-    parsed: Ignored = None
-    reasoning: Ignored = None
-    reasoning_content: Ignored = None
-    audio: Unsupported = None
-    tool_calls: list[ToolCall] | None = None
-    tool_call_id: str | None = None
-    function_call: Unsupported = None
-
-    @model_validator(mode="after")
-    def _check_tool_fields(self) -> "Message":
-        if (self.role == "tool") != (self.tool_call_id is not None):
-            raise PydanticCustomError(
-                "tool_call_id", "'tool_call_id' belongs to the role 'tool', which needs it"
-            )
-        if self.tool_calls and self.role != "assistant":
-            raise PydanticCustomError("tool_calls", "'tool_calls' belong to the role 'assistant'")
-        return self
-
-    @property
-    def is_about_tools(self) -> bool:
-        """Whether it calls tools, or says what one answered."""
-        return self.role == "tool" or bool(self.tool_calls)
 
 
 class ChatRequest(GenerationFields):

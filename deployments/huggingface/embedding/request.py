@@ -7,7 +7,8 @@ from pydantic import BeforeValidator, Field
 
 from deployments.errors import ContextTooLong, InvalidRequest
 from deployments.huggingface.embedding.encoder import TokenIds
-from deployments.huggingface.request import MAX_PROMPTS, Ignored, Strict, as_prompts, parse
+from deployments.huggingface.request import MAX_PROMPTS, as_prompts, parse
+from deployments.huggingface.strict import Ignored, Strict
 from deployments.huggingface.vocabulary import Vocabulary
 
 

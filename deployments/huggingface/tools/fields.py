@@ -2,9 +2,10 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
+from deployments.huggingface.strict import Strict
 from deployments.huggingface.tools.arguments import read_arguments
 
 NAME = r"^[a-zA-Z0-9_.-]{1,64}$"
@@ -12,12 +13,6 @@ CHOICES = ("none", "auto", "required")
 CHOICE_FORMS = (
     "expected 'none', 'auto', 'required' or {'type': 'function', 'function': {'name': ...}}"
 )
-
-
-class Strict(BaseModel):
-    """No coercion and no unknown fields."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
 
 def _check_parameters(schema: dict[str, Any]) -> dict[str, Any]:
