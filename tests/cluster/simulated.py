@@ -21,6 +21,7 @@ from serve_app.placement.node import ACCELERATOR
 from tests.ray_nodes import ray_nodes
 
 ENVIRONMENT = {
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",  # as in serve_config.yaml
     "RAY_SERVE_SLOW_STARTUP_WARNING_S": "3",
     "RAY_SERVE_SLOW_STARTUP_WARNING_PERIOD_S": "3",
 }
