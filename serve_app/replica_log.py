@@ -65,6 +65,8 @@ class ToServe(logging.Handler):
         super().__init__()
         self._identity = identity
         self._serve = logging.getLogger(SERVE)
+        waiting = [h for h in self._serve.handlers if isinstance(h, MemoryHandler)]
+        self._files = {handler: handler.target for handler in waiting}
         self._stderr = logging.StreamHandler(sys.__stderr__)
         self._written = threading.Event()
         threading.Thread(target=self._flush, daemon=True, name="replica-log").start()
@@ -76,6 +78,7 @@ class ToServe(logging.Handler):
         if "request_id" not in vars(record) and (current := request_id.get()):
             record.request_id = current
         _leave_out_texts(record)
+        self._reopen()
         if self._serve.isEnabledFor(record.levelno):
             self._serve.handle(record)
             self._written.set()
@@ -88,6 +91,13 @@ class ToServe(logging.Handler):
         if not any(type(handler) is logging.StreamHandler for handler in self._serve.handlers):
             self._stderr.setFormatter(_json_formatter(self._serve) or TEXT)
             self._stderr.handle(record)
+
+    def _reopen(self) -> None:
+        """What a library has closed that configures Python's logging, as vLLM does when it is
+        imported: else no line is written any more, and all are kept in memory."""
+        for handler, file in self._files.items():
+            if handler.target is None:
+                handler.setTarget(file)
 
     def _flush(self) -> None:
         pause = threading.Event()

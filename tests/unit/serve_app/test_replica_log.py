@@ -65,6 +65,19 @@ def test_a_line_is_soon_in_the_file(file: File, stderr: io.StringIO) -> None:
     assert stderr.getvalue() == "INFO a line\n"
 
 
+def test_lines_outlive_a_library_s_configuration(file: File, stderr: io.StringIO) -> None:
+    """vLLM configures Python's logging when it is imported, which closes every handler there is:
+    lines are in the file all the same, those from before as well."""
+    logger = logger_of("deployments.any")
+    waiting = logging.getLogger(SERVE).handlers[0]
+    waiting.close()
+    logging.getLogger(SERVE).info("meanwhile")
+    logger.info("a line")
+    assert file.written.wait(PATIENCE_S)
+    waiting.flush()
+    assert [record.getMessage() for record in file.records] == ["meanwhile", "a line"]
+
+
 def test_the_request_is_the_one_that_runs(file: File, stderr: io.StringIO) -> None:
     """A line has the id of the request that is being worked on, or the one that it names."""
     token = request_id.set("running")
