@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
+from secrets import token_hex
 
 import psutil
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from tests.polling import PATIENCE_S
 from tests.unit.serve_app.launch_children import read_until, running
 
-NODE, ANOTHER = "a" * 56, "b" * 56
+NODE, ANOTHER = (token_hex(28) for _ in range(2))  # of no other run of these tests
 HAPROXY = 'trap "exit 3" USR1; trap "exit 4" TERM; echo up; while :; do sleep 0.05; done'
 REPLICA = """
 import sys
