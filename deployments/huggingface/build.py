@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 from deployments.config import HuggingFaceConfig
 from deployments.huggingface import accelerated, attention, quantization
 from deployments.huggingface.checkpoint import Checkpoint, encoder_decoder
-from deployments.huggingface.fit import check_generates, check_weights
+from deployments.huggingface.fit import check_generates, check_layers, check_weights
 from deployments.huggingface.streaming import streamed
 from deployments.huggingface.weights import LOADING, CountedTensor, opened, stored_dtype
 from deployments.placement.planner import Plan
@@ -38,6 +38,7 @@ def build(
     on_gpu = torch.cuda.is_available() if plan is None else plan.question.budget.has_gpu
     model, info = filled(empty, checkpoint, config, on_gpu, report)
     check_weights(checkpoint.folder, info)
+    check_layers(checkpoint.folder, info, model)
     quantization.check(model, config.quantization)
     return model.eval()
 

@@ -4,6 +4,7 @@ transformers fills with noise what does not fit, and only logs it: wrong words, 
 """
 
 import inspect
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from deployments.errors import StartError
 
 MAX_NAMES = 3
+NUMBER = re.compile(r"\.\d+\.")
 
 
 def check_generates(folder: Path, architecture: Any) -> None:
@@ -45,6 +47,32 @@ def check_weights(folder: Path, info: Mapping[str, Any]) -> None:
             f"The weights of the checkpoint {folder} are not those that its config.json describes: "
             f"{_some(described)}. Download both again."
         )
+
+
+def check_layers(folder: Path, info: Mapping[str, Any], model: Any) -> None:
+    """Raises: StartError for files with more layers than the config names: without them a model
+    says nonsense. Other weights that a model has no use for are left where they are."""
+    known = {name for name, _ in model.named_parameters()}
+    layers = set(map(_layer, known))
+    beyond = [
+        name
+        for name in info["unexpected_keys"]
+        if _layer(name) not in layers and NUMBER.sub(".0.", name, count=1) in known
+    ]
+    predicts_more = getattr(
+        model.config, "num_nextn_predict_layers", 0
+    )  # by layers behind the last
+    if beyond and not predicts_more:
+        raise StartError(
+            f"The checkpoint {folder} has {len(beyond)} weights of layers that its config.json "
+            f"does not name ({_some(beyond)}). Download both again."
+        )
+
+
+def _layer(name: str) -> str:
+    """A weight's name up to the number in it, with that."""
+    match = NUMBER.search(name)
+    return name[: match.end()] if match else ""
 
 
 def _does_not_generate(name: str) -> bool:

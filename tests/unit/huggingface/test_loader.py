@@ -93,6 +93,10 @@ def add_a_layer(folder: Path) -> None:
     configure(folder, num_hidden_layers=3, layer_types=None)
 
 
+def forget_a_layer(folder: Path) -> None:
+    configure(folder, num_hidden_layers=1, layer_types=None)
+
+
 def configure(folder: Path, **fields: object) -> None:
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | fields))
@@ -120,6 +124,7 @@ def spoil_a_weight(folder: Path) -> None:
         (spoil_header, "unreadable header"),
         (nest_header, "unreadable header"),
         (leave_an_lfs_pointer, "git lfs pull"),
+        (forget_a_layer, "9 weights of layers that its config.json does not name"),
         (add_a_layer, "lacks 9 of the model's weights"),
         (
             lambda folder: configure(folder, intermediate_size=64),
