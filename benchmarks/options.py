@@ -76,7 +76,7 @@ def offload(command: argparse.ArgumentParser) -> None:
     add("--layers", type=_positive, default=30, metavar="N", help="fewer than 30: does it work?")
     add("--vocabulary", type=_positive, default=250880, metavar="N", help="fewer: does it work?")
     add("--limit-gib", type=float, default=3.0, metavar="G", help="of RAM; default: %(default)g")
-    add("--steps", type=_positive, default=3, metavar="N", help="timed at each batch size")
+    add("--steps", type=_positive, default=2, metavar="N", help="timed in each round")
     _add_outputs(command)
 
 

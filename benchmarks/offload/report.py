@@ -12,7 +12,7 @@ from benchmarks.table import Table
 GB = 1e9
 HEADER = (
     *("streamed by", "batch", "step s", "tokens/s", "read GB", "disk GB/s", "disk s"),
-    *("compute s", "of bound", "disk busy %"),
+    *("compute s", "of bound", "into slots GB/s", "of that", "disk busy %"),
 )
 
 
@@ -20,9 +20,10 @@ def report_of(found: Found) -> Report:
     return Report("offload", _notes(found), [bar_table(bars(found)), step_table(found)])
 
 
-def bound_s(step: dict[str, Any]) -> float:
+def bound_s(step: dict[str, Any], bandwidth: str = "disk_bandwidth") -> float:
     """What a step cannot be shorter than: the slower of disk and processor."""
-    return max(step["read_bytes"] / step["disk_bandwidth"], step["compute_s"] or 0.0)
+    disk_s: float = step["read_bytes"] / step[bandwidth]
+    return max(disk_s, step["compute_s"] or 0.0)
 
 
 def bars(found: Found) -> list[Bar]:
@@ -80,6 +81,8 @@ def step_table(found: Found) -> Table:
 
 def _row(name: str, step: dict[str, Any]) -> tuple[str, ...]:
     disk_s = step["read_bytes"] / step["disk_bandwidth"]
+    into_slots = step["memory_bandwidth"]
+    of_that = None if into_slots is None else bound_s(step, "memory_bandwidth") / step["step_s"]
     return (
         name,
         str(step["batch"]),
@@ -90,6 +93,8 @@ def _row(name: str, step: dict[str, Any]) -> tuple[str, ...]:
         number(disk_s),
         number(step["compute_s"]),
         number(bound_s(step) / step["step_s"]),
+        number(None if into_slots is None else into_slots / GB),
+        number(of_that),
         number(None if step["busy_share"] is None else 100 * step["busy_share"]),
     )
 
@@ -109,9 +114,13 @@ def _notes(found: Found) -> list[str]:
         "the weights are read in each step.",
         f"Peak resident memory: {ours['peak_bytes'] / GIB:.2f} GiB; accelerate "
         f"{theirs['peak_bytes'] / GIB:.2f} GiB ({theirs['cap']}).",
-        "The bound of a step is the slower of two: its bytes by the best bandwidth of direct reads "
-        "just before and after (disk s), and the same step over weights that are in memory "
-        "(compute s). Read GB is what the kernel counts as read from the disk.",
+        "The bound of a step is the slower of two: its bytes by the bandwidth of direct reads "
+        "(disk s), and the same step over weights that are in memory (compute s). Reads and "
+        "steps take turns; their medians count. Read GB is what the kernel counts as read from "
+        "the disk.",
+        "Those reads go into a block of 4 MiB again and again, which the processor's cache keeps "
+        "(disk GB/s). Into slots: the same into the slots, as weights must be; of that: the bound "
+        "by these, of a step.",
         "Disk busy: of the time of the steps, that in which the streamer was reading.",
         "accelerate: its device map with tied weights, the plan of `planned for 1` and the same "
         "cap, page cache dropped before. It leaves what it streams unquantised. To read the bytes "

@@ -8,7 +8,7 @@ import sys
 import time
 from concurrent.futures import wait
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 import psutil
@@ -52,7 +52,7 @@ def main(asked: dict[str, Any]) -> dict[str, Any]:
         began = time.perf_counter()
         model = _loaded(folder, config, plan, asked.get("is_checked", False))
         load_s = time.perf_counter() - began
-        steps = [_steps(model, batch, asked["num_steps"], folder) for batch in asked["batches"]]
+        steps = [_steps(model, batch, asked) for batch in asked["batches"]]
     return {
         "cap": cap,
         "load_s": load_s,
@@ -71,28 +71,41 @@ def _loaded(folder: Path, config: HuggingFaceConfig, plan: Plan, is_checked: boo
     return build.build(check_folder(folder), config, plan, unreported)
 
 
-def _steps(model: Any, batch: int, num_steps: int, folder: Path) -> dict[str, Any]:
-    """A step's median seconds, with and without reading weights, the bytes that came from the disk
-    in each, and the disk's bandwidth, before or after, whichever was better."""
-    decoder = Decoder(model)
-    before = disk.bandwidth(folder)
-    process = psutil.Process()
+def _steps(model: Any, batch: int, asked: dict[str, Any]) -> dict[str, Any]:
+    """The medians of some rounds of steps, with the disk measured before, between and after them:
+    a virtual machine's is not the same from one minute to the next. `compute_s` is a step's without
+    reading weights."""
+    probe = disk.Probe(Path(asked["folder"]), _slots(model))
     with torch.inference_mode():
-        _wait_for_slots(model)
-        read, passes = process.io_counters().read_bytes, num_steps + 2
-        with busy_share(model) as busy:
-            timed = _timed(decoder, batch, num_steps)
-        _wait_for_slots(model)
-        # What the disk gave this process: what the page cache gives is not among it.
-        read_bytes = (process.io_counters().read_bytes - read) / passes
-        found = {"batch": batch, "read_bytes": read_bytes, **timed, "compute_s": None, **busy}
-        if hasattr(model, "streamer"):
+        _take(probe, model)
+        rounds = []
+        for _ in range(asked["num_rounds"]):
+            rounds.append(_round(model, batch, asked["num_steps"]))
+            _take(probe, model)
+        compute_s = None
+        if _streams(model):
             with borrowed_weights(model):
-                found["compute_s"] = _timed(decoder, batch, num_steps)["step_s"]
-    return found | {"disk_bandwidth": max(before, disk.bandwidth(folder))}
+                compute_s = median(_timed(Decoder(model), batch, asked["num_steps"])["seconds"])
+    step_s = median(second for one in rounds for second in one.pop("seconds"))
+    told = [name for name, value in rounds[0].items() if value is not None]
+    means = {name: fmean(one[name] for one in rounds) for name in told}
+    found = {"batch": batch, "step_s": step_s, "compute_s": compute_s}
+    return found | {"busy_share": None} | means | probe.bandwidths()
 
 
-def _timed(decoder: Decoder, batch: int, num_steps: int) -> dict[str, float]:
+def _round(model: Any, batch: int, num_steps: int) -> dict[str, Any]:
+    """The seconds of each step, the bytes that came from the disk in each, and how busy it was."""
+    decoder, process, passes = Decoder(model), psutil.Process(), num_steps + 2
+    read = process.io_counters().read_bytes
+    with busy_share(model) as busy:
+        timed = _timed(decoder, batch, num_steps)
+    _wait_for_slots(model)
+    # What the disk gave this process: what the page cache gives is not among it.
+    read_bytes = (process.io_counters().read_bytes - read) / passes
+    return {"read_bytes": read_bytes, **timed, **busy}
+
+
+def _timed(decoder: Decoder, batch: int, num_steps: int) -> dict[str, Any]:
     """Of so many steps and two passes before them: one for the cache, and one in which it grows."""
     width = CONTEXT - num_steps - 1
     cache = empty_cache(decoder, batch, width)
@@ -107,15 +120,35 @@ def _timed(decoder: Decoder, batch: int, num_steps: int) -> dict[str, float]:
         _, cache = decoder.forward(ids, mask, cache)
         seconds.append(time.perf_counter() - step_began)
     return {
-        "step_s": median(seconds[1:]),
+        "seconds": seconds[1:],
         "others_share": (_others_s(process) - others) / (time.perf_counter() - began),
     }
 
 
+def _slots(model: Any) -> list[memoryview]:
+    return [slot.memory for slot in model.streamer.ring._slots] if _streams(model) else []
+
+
+def _take(probe: disk.Probe, model: Any) -> None:
+    """Measures the disk while nothing else reads; afterwards the slots have their layers again, as
+    many as they can, so that whole passes are counted."""
+    _wait_for_slots(model)
+    probe.take()
+    if _streams(model):
+        ring = model.streamer.ring
+        for slot in ring._slots:
+            slot.layer = None
+        for layer in range(ring.num_slots):
+            ring.acquire(layer)
+
+
 def _wait_for_slots(model: Any) -> None:
-    """Until the ring is as full as it can be, so that whole passes are counted."""
-    if hasattr(model, "streamer"):
+    if _streams(model):
         wait([block for slot in model.streamer.ring._slots for block in slot.filling])
+
+
+def _streams(model: Any) -> bool:
+    return hasattr(model, "streamer")
 
 
 def _others_s(process: psutil.Process) -> float:

@@ -12,6 +12,7 @@ from benchmarks.offload import bloom, disk
 from benchmarks.offload.compare import Found
 from benchmarks.offload.disk_use import Watch
 from benchmarks.offload.report import bars, report_of
+from deployments.huggingface.streaming.ring import allocate
 
 MACHINE = Machine("2026-11-20 15:00 UTC", 2, "a CPU", 24 * 2**30, {}, "abc", 0.0)
 
@@ -23,6 +24,7 @@ def step(batch: int, step_s: float, compute_s: float | None, read_bytes: float) 
         "compute_s": compute_s,
         "read_bytes": read_bytes,
         "disk_bandwidth": 2e9,
+        "memory_bandwidth": None if compute_s is None else 1.8e9,
         "others_share": 0.0,
         "busy_share": None if compute_s is None else 0.95,
     }
@@ -52,7 +54,11 @@ def test_bars() -> None:
     assert met == [True, True, False, True, True, False, True, True, True, False, True]
     text = report_of(found).as_markdown()
     assert "PROVISIONAL" not in text
-    assert "| accelerate | 1 | 5.00 | 0.20 | 4.00 | 2.00 | 2.00 | - | 0.40 | - |" in text
+    assert (
+        "| Roundhouse | 1 | 2.50 | 0.40 | 4.00 | 2.00 | 2.00 | 0.50 | 0.80 | 1.80 | 0.89 | 95.0 |"
+        in text
+    )
+    assert "| accelerate | 1 | 5.00 | 0.20 | 4.00 | 2.00 | 2.00 | - | 0.40 | - | - | - |" in text
     assert "would be 2.50 times as fast as accelerate" in text
 
 
@@ -79,5 +85,18 @@ def test_the_checkpoint(tmp_path: Path) -> None:
     assert not told["unexpected_keys"]
     stored = sum(weight.numel() for weight in model.parameters()) * 2
     assert stored <= num_bytes < stored + 100_000
+
+
+def test_the_disk_is_measured_into_a_block_and_into_slots(tmp_path: Path) -> None:
+    """Both bandwidths are told where there are slots, and all of their memory is read into."""
+    bloom.write(tmp_path, num_layers=1, vocab_size=512)
     disk.forget(tmp_path)
-    assert disk.bandwidth(tmp_path) > 0
+    slots = [allocate(3 * disk.BLOCK_BYTES), allocate(2 * disk.BLOCK_BYTES)]
+    with_slots = disk.Probe(tmp_path, [memoryview(slot.numpy()) for slot in slots])
+    without = disk.Probe(tmp_path)
+    with_slots.take()
+    without.take()
+    assert all(value and value > 0 for value in with_slots.bandwidths().values())
+    assert without.bandwidths()["memory_bandwidth"] is None
+    for slot in slots:
+        assert all(block.any() for block in slot.split(disk.BLOCK_BYTES))
