@@ -17,7 +17,7 @@ from deployments.errors import WeightsLost
 from deployments.huggingface.streaming.layout import PAGE_BYTES, Range
 
 NUM_THREADS = 4
-BLOCK_BYTES = 8 * 2**20
+BLOCK_BYTES = 32 * 2**20  # large: beside a busy processor the disk has work while threads wake up
 
 
 @dataclass(frozen=True, slots=True)
