@@ -4,8 +4,8 @@ bitsandbytes packs and unpacks. Its own modules cannot be used here: they move t
 where it suits their kernels, out of the slots that these must stay in.
 
 A CPU unpacks some rows of a matrix at a time, as many as its caches hold, and multiplies by them:
-a whole matrix would be written to memory and read again, in pages that the system has to clear
-first. The numbers are the same, and int8 is 16 times, nf4 3 times as fast (a thread, 10240 x 2560).
+a whole matrix would be written to memory and read again. They are unpacked in memory that is kept:
+the system has to clear what it gives anew. The numbers are the same.
 """
 
 from collections.abc import Callable
@@ -18,12 +18,15 @@ from bitsandbytes.functional import QuantState
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from deployments.placement.demand import BLOCK_NUMBERS
+from deployments.huggingface.streaming import nf4
+from deployments.huggingface.streaming.nf4 import BLOCK
+from deployments.huggingface.streaming.scratch import Scratch
+from deployments.placement.demand import BLOCK_NUMBERS, SCRATCH_BYTES
 
 PARTS = {"int8": ("scale",), "nf4": ("absmax", "nested", "offset")}
-BLOCK = 64
 NESTED_BLOCK = 256
 INT8_STEP = 7.874015718698502e-3  # 1/127, as bitsandbytes has it
+SCRATCH = Scratch()  # for all models of a process: they compute in turn
 
 
 class PackedLinear(nn.Module):  # type: ignore[misc]
@@ -45,11 +48,12 @@ class PackedLinear(nn.Module):  # type: ignore[misc]
         if num_rows <= step:
             return linear(states, self._unpacked(), self.bias)
         out = states.new_empty(*states.shape[:-1], num_rows)
-        unpack = self._by_rows(step)
-        for start in range(0, num_rows, step):
-            end = min(start + step, num_rows)
-            bias = None if self.bias is None else self.bias[start:end]
-            out[..., start:end] = linear(states, unpack(start, end), bias)
+        with SCRATCH.held(step * num_columns * SCRATCH_BYTES) as scratch:
+            unpack = self._by_rows(step, scratch)
+            for start in range(0, num_rows, step):
+                end = min(start + step, num_rows)
+                bias = None if self.bias is None else self.bias[start:end]
+                out[..., start:end] = linear(states, unpack(start, end), bias)
         return out
 
     def _unpacked(self) -> Tensor:
@@ -58,38 +62,37 @@ class PackedLinear(nn.Module):  # type: ignore[misc]
             return weight.to(self._dtype)
         return functional.dequantize_4bit(self.weight, self._quant_state())
 
-    def _by_rows(self, most: int) -> Callable[[int, int], Tensor]:
+    def _by_rows(self, most: int, scratch: Tensor) -> Callable[[int, int], Tensor]:
         """What unpacks rows from one to before another, at most so many, until it is called again;
-        the first is a multiple of `BLOCK`."""
-        return self._int8_by_rows(most) if self._kind == "int8" else self._nf4_by_rows()
+        the first is a multiple of `BLOCK`. `scratch` has `SCRATCH_BYTES` for each number."""
+        half = len(scratch) // 2
+        exact = scratch[:half].view(torch.float32).view(most, self._shape[1])
+        if self._kind == "int8" and self._dtype == exact.dtype:
+            return self._int8_by_rows(exact, exact)
+        num_bytes = exact.numel() * self._dtype.itemsize
+        rounded = scratch[half : half + num_bytes].view(self._dtype).view(exact.shape)
+        if self._kind == "int8":
+            return self._int8_by_rows(exact, rounded)
+        return self._nf4_by_rows(rounded)
 
-    def _int8_by_rows(self, most: int) -> Callable[[int, int], Tensor]:
-        exact = torch.empty(most, self._shape[1])
-        rounded = exact if self._dtype == exact.dtype else exact.to(self._dtype)
-
+    def _int8_by_rows(self, exact: Tensor, rounded: Tensor) -> Callable[[int, int], Tensor]:
         def unpack(start: int, end: int) -> Tensor:
             # In place, and each a cast or a product of one type, unlike bitsandbytes' own way.
             rows = exact[: end - start].copy_(self.weight[start:end])
             rows.mul_(self.scale[start:end, None]).mul_(INT8_STEP)
-            return rounded[: end - start].copy_(rows) if rounded is not exact else rows
+            return rows if rounded is exact else rounded[: end - start].copy_(rows)
 
         return unpack
 
-    def _nf4_by_rows(self) -> Callable[[int, int], Tensor]:
+    def _nf4_by_rows(self, rounded: Tensor) -> Callable[[int, int], Tensor]:
         num_columns, packed, whole = self._shape[1], self.weight.view(-1), self._quant_state()
         absmax = functional.dequantize_blockwise(whole.absmax, whole.state2) + whole.offset
 
         def unpack(start: int, end: int) -> Tensor:
             first, last = start * num_columns, end * num_columns
-            state = QuantState(
-                absmax=absmax[first // BLOCK : -(-last // BLOCK)],
-                shape=torch.Size((end - start, num_columns)),
-                code=whole.code,
-                blocksize=BLOCK,
-                quant_type="nf4",
-                dtype=self._dtype,
-            )
-            return functional.dequantize_4bit(packed[first // 2 : -(-last // 2)], state)
+            part = packed[first // 2 : -(-last // 2)]
+            scales = absmax[first // BLOCK : -(-last // BLOCK)]
+            return nf4.unpack(part, scales, whole.code, rounded[: end - start])
 
         return unpack
 
