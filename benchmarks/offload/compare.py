@@ -60,7 +60,8 @@ def measure(asked: Asked) -> Found:
         alone = _run(often | {"batches": [1]})
         theirs = {"streaming": "accelerate", "batches": [1], "num_rounds": 2, "num_steps": 1}
         theirs = _run(same | theirs)
-        packed = same | {"batches": QUANTIZED_BATCHES, "num_rounds": 1}
+        packed = {"batches": QUANTIZED_BATCHES, "num_rounds": 1, "num_steps": 2 * asked.num_steps}
+        packed = same | packed
         quantized = {kind: _run(packed | {"quantization": kind}) for kind in ("int8", "nf4")}
     planned_s, took_s = plan_s(), time.monotonic() - began
     return Found(
