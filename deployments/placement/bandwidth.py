@@ -8,6 +8,7 @@ import mmap
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -89,7 +90,10 @@ def _disk_bandwidth(file: Path) -> float | None:
 
 def _read_all(descriptor: int) -> float | None:
     num_read, began = 0, time.perf_counter()
-    with mmap.mmap(-1, BLOCK_BYTES) as block:  # aligned as direct reads must be
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    with mmap.mmap(-1, BLOCK_BYTES, flags=flags) as block:  # aligned as direct reads must be
+        with suppress(AttributeError, OSError):  # a kernel, or a system, without them
+            block.madvise(mmap.MADV_HUGEPAGE)  # as slots are: into others a third as fast
         while num_read < MEASURED_BYTES and time.perf_counter() - began < MAX_MEASURE_S:
             part = os.preadv(descriptor, [block], num_read)
             num_read += part
