@@ -1,4 +1,4 @@
-"""A client that leaves frees the backend's slot within a second, through the whole stack."""
+"""A client that leaves frees the backend's slot, through the whole stack."""
 
 import asyncio
 import contextlib
@@ -9,6 +9,7 @@ import httpx2
 import pytest
 
 from tests.integration.conftest import Roundhouse
+from tests.plain_http import CHAT
 from tests.polling import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -34,7 +35,7 @@ async def http(roundhouse: Roundhouse) -> AsyncIterator[httpx2.AsyncClient]:
         yield client
 
 
-async def running(roundhouse: Roundhouse, model: str, expected: bool, limit_s: float) -> None:
+async def running(roundhouse: Roundhouse, model: str, expected: bool) -> None:
     """Returns when the model's backend has, or has not, work."""
     application, deployment = WHERE[model]
 
@@ -42,35 +43,49 @@ async def running(roundhouse: Roundhouse, model: str, expected: bool, limit_s: f
         num = await asyncio.to_thread(roundhouse.num_running, application, deployment)
         return bool(num) == expected
 
-    await until(as_expected, limit_s)
+    await until(as_expected)
+
+
+async def given_up(roundhouse: Roundhouse, model: str, request_id: str) -> None:
+    """Returns when nothing is worked on any more, and the replica has logged that this was
+    cancelled: it has not come to its end."""
+    await running(roundhouse, model, False)
+    await until(lambda: not any(b.num_running for b in roundhouse.upstream))
+    files = f"replica_{WHERE[model][0]}_*.log"
+    folder = roundhouse.instance.logs / "serve"
+
+    def told() -> list[str]:
+        lines = [line for file in folder.glob(files) for line in file.read_text().splitlines()]
+        return [line for line in lines if f" {request_id} -- " in line]
+
+    await until(lambda: bool(told()))
+    assert all("error=cancelled" in line for line in told())
 
 
 @pytest.mark.parametrize("model", WHERE)
 async def test_stream(roundhouse: Roundhouse, model: str) -> None:
     """Leaving a stream ends the generation."""
-    await running(roundhouse, model, False, 30)
+    await running(roundhouse, model, False)
+    headers = {"x-request-id": f"stream-{model}"}
     async with (
         http(roundhouse) as client,
-        client.stream("POST", "/v1/chat/completions", json=endless(model, True)) as answer,
+        client.stream("POST", CHAT, json=endless(model, True), headers=headers) as answer,
         contextlib.aclosing(answer.aiter_bytes()) as pieces,
     ):
         await anext(pieces)
-        await running(roundhouse, model, True, 5)
-    await running(roundhouse, model, False, 1)
-    await until(lambda: not any(b.num_running for b in roundhouse.upstream), 1)
+        await running(roundhouse, model, True)
+    await given_up(roundhouse, model, headers["x-request-id"])
 
 
 @pytest.mark.parametrize("model", WHERE)
 async def test_unary(roundhouse: Roundhouse, model: str) -> None:
     """Leaving before the answer ends the generation, even if the client asks Serve not to."""
-    await running(roundhouse, model, False, 30)
-    headers = {"x-request-disconnect-disabled": "?1"}
+    await running(roundhouse, model, False)
+    headers = {"x-request-disconnect-disabled": "?1", "x-request-id": f"whole-{model}"}
     async with http(roundhouse) as client:
-        request = client.post("/v1/chat/completions", json=endless(model, False), headers=headers)
-        task = asyncio.create_task(request)
-        await running(roundhouse, model, True, 10)
+        task = asyncio.create_task(client.post(CHAT, json=endless(model, False), headers=headers))
+        await running(roundhouse, model, True)
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
-    await running(roundhouse, model, False, 1)
-    await until(lambda: not any(b.num_running for b in roundhouse.upstream), 1)
+    await given_up(roundhouse, model, headers["x-request-id"])

@@ -21,6 +21,7 @@ from tests.polling import until
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 HELD = "ray_roundhouse_held_requests"
+LIMIT_S = 180  # for what comes in seconds where nothing else runs
 
 
 @contextmanager
@@ -57,16 +58,17 @@ async def client() -> AsyncIterator[aiohttp.ClientSession]:
         yield session
 
 
-async def until_state(roundhouse: Roundhouse, name: str, state: str) -> None:
+async def until_state(roundhouse: Roundhouse, name: str, *states: str) -> None:
     async def reached() -> bool:
-        return await asyncio.to_thread(roundhouse.instance.state, name) == state
+        return await asyncio.to_thread(roundhouse.instance.state, name) in states
 
-    await until(reached, 90)
+    await until(reached, LIMIT_S)
 
 
-async def num_running(roundhouse: Roundhouse, name: str) -> int:
+async def num_running(roundhouse: Roundhouse, name: str) -> int | None:
+    """None where the router does not say."""
     row = await asyncio.to_thread(roundhouse.instance.application, name)
-    return int(row["replicas"].get("RUNNING", 0)) if row else 0
+    return int(row["replicas"].get("RUNNING", 0)) if row else None
 
 
 async def start_is_told(roundhouse: Roundhouse, name: str, num_held: int) -> bool:
@@ -77,7 +79,7 @@ async def start_is_told(roundhouse: Roundhouse, name: str, num_held: int) -> boo
         held.get(name) == 0
         and value(samples, "ray_roundhouse_held_seconds_count", application=name) == num_held
         and value(samples, "ray_roundhouse_cold_start_seconds_count", application=name) == 1
-        and value(samples, "ray_roundhouse_cold_start_seconds_sum", application=name) > 2
+        and value(samples, "ray_roundhouse_cold_start_seconds_sum", application=name) > 8
     )
 
 
@@ -87,7 +89,8 @@ async def test_a_burst_at_zero(roundhouse: Roundhouse) -> None:
     waited, for how long, and of the start."""
     instance = roundhouse.instance
     scaling = {"min_replicas": 0, "max_replicas": 3, "downscale_to_zero_delay_s": 3}
-    sleeper = echo_application("sleeper", start_delay_s=2, autoscaling=scaling)
+    # Long enough for all of the requests to come before it runs.
+    sleeper = echo_application("sleeper", start_delay_s=8, autoscaling=scaling)
     sleeper["args"]["autoscaling"]["target_ongoing_requests"] = 256
     with deployed(roundhouse, sleeper):
         await until_state(roundhouse, "sleeper", "cold")
@@ -96,7 +99,7 @@ async def test_a_burst_at_zero(roundhouse: Roundhouse) -> None:
             tasks = [
                 asyncio.create_task(said(session, instance.url, text, "sleeper")) for text in texts
             ]
-            await until_state(roundhouse, "sleeper", "warming")
+            await until_state(roundhouse, "sleeper", "warming", "running")
             assert (await asyncio.to_thread(instance.get, "/ready"))[0] == 200
             answers = await asyncio.gather(*tasks)
         assert [status for status, _ in answers] == [200] * 200
@@ -104,7 +107,7 @@ async def test_a_burst_at_zero(roundhouse: Roundhouse) -> None:
         assert [word for word, _ in words] == [f"word-{i}" for i in range(200)]
         assert len({pid for _, pid in words}) == 1
         await until_state(roundhouse, "sleeper", "cold")
-        await until(partial(start_is_told, roundhouse, "sleeper", 200), 30)
+        await until(partial(start_is_told, roundhouse, "sleeper", 200), LIMIT_S)
 
 
 @pytest.fixture
@@ -136,9 +139,9 @@ async def test_a_burst_at_zero_starts_as_many_as_it_needs(
             tasks = [
                 asyncio.create_task(said(session, instance.url, text, "crowd")) for text in texts
             ]
-            await until(partial(run, 3), 90)
+            await until(partial(run, 3), LIMIT_S)
             # So many looks more: several of the reports that the autoscaler gets.
-            await until(partial(run, 3, len(looks) + 300), 60)
+            await until(partial(run, 3, len(looks) + 300), LIMIT_S)
             await asyncio.to_thread(sign.touch)
             answers = await asyncio.gather(*tasks)
         assert answers == [(200, f"word-{i}") for i in range(200)]
@@ -148,13 +151,14 @@ async def test_a_burst_at_zero_starts_as_many_as_it_needs(
 async def test_waves_do_not_flap(roundhouse: Roundhouse) -> None:
     """Load that comes and goes adds replicas once; they stay through the lull."""
     url = roundhouse.instance.url
-    scaling = {"max_replicas": 2, "target_ongoing_requests": 4, "downscale_delay_s": 60}
+    scaling = {"max_replicas": 2, "target_ongoing_requests": 4, "downscale_delay_s": 3600}
     wave = echo_application("wave", autoscaling=scaling)
     seen: list[int] = []
 
     async def watched(count: int) -> bool:
-        seen.append(await num_running(roundhouse, "wave"))
-        return seen[-1] >= count
+        number = await num_running(roundhouse, "wave")
+        seen.extend([] if number is None else [number])
+        return number is not None and number >= count
 
     async def enough(looks: int) -> bool:
         await watched(2)
@@ -167,12 +171,12 @@ async def test_waves_do_not_flap(roundhouse: Roundhouse) -> None:
                 load = [
                     asyncio.create_task(said(session, url, "[[wait]]", "wave")) for _ in range(16)
                 ]
-                await until(lambda: watched(2), 90)
+                await until(lambda: watched(2), LIMIT_S)
                 for task in load:
                     task.cancel()
                 await asyncio.wait(load)
             # A lull of so many looks: several of the reports that the autoscaler gets.
-            await until(partial(enough, len(seen) + 400), 60)
+            await until(partial(enough, len(seen) + 400), LIMIT_S)
         assert seen == sorted(seen)
         assert set(seen) == {1, 2}
 

@@ -29,10 +29,10 @@ def upstream(*models: str) -> Iterator[tuple[str, list[Backend]]]:
     stopped = asyncio.Event()
     thread = threading.Thread(target=lambda: loop.run_until_complete(run()))
     thread.start()
-    assert ready.wait(10)
+    assert ready.wait(60)
     try:
         yield f"{found[0]}/v1", list(echoes.values())
     finally:
         loop.call_soon_threadsafe(stopped.set)
-        thread.join(10)
+        thread.join(60)
         loop.close()

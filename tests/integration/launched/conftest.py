@@ -37,7 +37,8 @@ class Observed:
     def lines(self, request_id: str) -> list[dict[str, Any]]:
         """Every line with that id in the replicas' logs, all of them JSON."""
         texts = [f.read_text() for f in (self.instance.logs / "serve").glob("replica_*.log")]
-        lines = [json.loads(line) for text in texts for line in text.splitlines()]
+        written = [text.rpartition("\n")[0] for text in texts]  # the last may be on its way
+        lines = [json.loads(line) for text in written for line in text.splitlines()]
         return [line for line in lines if line.get("request_id") == request_id]
 
     def ask(self, request_id: str, trace_id: str, body: Any) -> Any:

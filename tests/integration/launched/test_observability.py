@@ -1,5 +1,7 @@
 """JSON logs and traces of a real Serve instance: the router, an echo, and an API."""
 
+from collections.abc import Mapping
+
 import pytest
 import pytest_asyncio
 
@@ -11,7 +13,7 @@ from tests.polling import until
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 CANARIES = (KEY, "canary-prompt", "canary-model", "sk-canary-of-a-client")
-LIMIT_S = 30
+LIMIT_S = 300  # of the whole test
 NAMES = {f"POST {CHAT}", "chat echo", "chat gpt-4", "chat gpt-5.6-sol"}
 
 
@@ -27,11 +29,11 @@ async def streamed(observed: Observed) -> Answered:
 async def test_one_trace(observed: Observed, streamed: Answered) -> None:
     """The client's trace goes on through router and backend to the upstream, each the parent of
     the next, with what the conventions for generative AI ask for."""
-    await until(lambda: set(observed.collector.of("a" * 32)) >= NAMES, LIMIT_S)
+    await until(lambda: set(observed.collector.of("a" * 32)) >= NAMES)
+    # Serve's own spans around the router's end after it, and may be told later.
+    await until(lambda: _ancestor(observed.collector.of("a" * 32)) == CLIENTS_SPAN)
     spans = observed.collector.of("a" * 32)
     router, backend, call = spans["POST " + CHAT], spans["chat gpt-4"], spans["chat gpt-5.6-sol"]
-    parents = {span.span_id: span.parent_id for span in spans.values()}
-    assert _ancestor(router, parents) == CLIENTS_SPAN
     assert backend.parent_id == router.span_id
     assert call.parent_id == backend.span_id
     assert {span.service for span in spans.values()} == {"roundhouse"}
@@ -57,9 +59,10 @@ async def test_one_trace(observed: Observed, streamed: Answered) -> None:
     assert spans["chat echo"].failed
 
 
-def _ancestor(span: Span, parents: dict[str, str]) -> str:
-    """The nearest parent that is not of this trace's own spans."""
-    parent = span.parent_id
+def _ancestor(spans: Mapping[str, Span]) -> str:
+    """The nearest parent of the router's span that is not of this trace's own spans."""
+    parents = {span.span_id: span.parent_id for span in spans.values()}
+    parent = spans["POST " + CHAT].parent_id
     while parent in parents:
         parent = parents[parent]
     return parent
@@ -69,7 +72,7 @@ async def test_the_upstream_is_told(observed: Observed, streamed: Answered) -> N
     """The upstream can log the same id, and go on with the same trace."""
     received = observed.upstream.received[0].headers
     assert received["x-request-id"] == received["x-client-request-id"] == "id-1"
-    await until(lambda: "chat gpt-5.6-sol" in observed.collector.of("a" * 32), LIMIT_S)
+    await until(lambda: "chat gpt-5.6-sol" in observed.collector.of("a" * 32))
     call = observed.collector.of("a" * 32)["chat gpt-5.6-sol"]
     assert received["traceparent"] == f"00-{'a' * 32}-{call.span_id}-01"
     assert received["tracestate"] == "vendor=1"
@@ -78,7 +81,7 @@ async def test_the_upstream_is_told(observed: Observed, streamed: Answered) -> N
 async def test_json_lines(observed: Observed, streamed: Answered) -> None:
     """The request can be followed by its id through every hop, in lines of JSON with who, where,
     how it ended, how long it took and what it cost."""
-    await until(lambda: len(observed.lines("id-1")) >= 3, LIMIT_S)
+    await until(lambda: len(observed.lines("id-1")) >= 3)
     lines = {line["application"]: line for line in observed.lines("id-1")}
     assert set(lines) == {"router", "echo", "api"}
     for line in lines.values():
@@ -98,12 +101,12 @@ async def test_json_lines(observed: Observed, streamed: Answered) -> None:
 
 async def test_what_is_not_sampled(observed: Observed, streamed: Answered) -> None:
     """A client that traces but does not record this request gets no spans."""
-    await until(lambda: "chat gpt-4" in observed.collector.of("a" * 32), LIMIT_S)
+    await until(lambda: "chat gpt-4" in observed.collector.of("a" * 32))
     headers = {"traceparent": f"00-{'b' * 32}-{CLIENTS_SPAN}-00"}
     await post(observed.instance.url + CHAT, chat("x", "gpt-4"), headers)
     assert "traceparent" not in observed.upstream.received[-1].headers
     await observed.ask("id-2", "c" * 32, chat("x", "echo"))
-    await until(lambda: "POST " + CHAT in observed.collector.of("c" * 32), LIMIT_S)
+    await until(lambda: "POST " + CHAT in observed.collector.of("c" * 32))
     assert observed.collector.of("b" * 32) == {}
 
 
@@ -114,7 +117,7 @@ async def test_no_secret_anywhere(observed: Observed, streamed: Answered) -> Non
         await observed.ask("id-3", "d" * 32, chat(text, "echo"))
     await observed.ask("id-3", "d" * 32, chat("x", "canary-model"))
     await observed.ask("id-3", "d" * 32, b'{"model": "echo", "messages": ["canary-prompt"')
-    await until(lambda: len(observed.lines("id-3")) >= 8, LIMIT_S)
+    await until(lambda: len(observed.lines("id-3")) >= 8)
     texts = observed.instance.written() | {"spans": repr(observed.collector.spans)}
     found = [(name, word) for name, text in texts.items() for word in CANARIES if word in text]
     assert found == []

@@ -10,6 +10,7 @@ import sys
 import psutil
 
 from tests.integration.launched.conftest import Observed
+from tests.polling import PATIENCE_S
 
 SNIPPET = "In Python:\n\n"
 
@@ -21,7 +22,7 @@ def kill_haproxys_manager(observed: Observed) -> None:
     started = manager.children()
     assert "haproxy" in {process.name() for process in started}
     manager.kill()
-    _, alive = psutil.wait_procs(started, timeout=20)
+    _, alive = psutil.wait_procs(started, timeout=PATIENCE_S)
     assert alive == []
 
 
