@@ -69,7 +69,7 @@ class Changing:
 
     def wait_settled(self, application: str, num_replicas: int) -> None:
         """Returns when so many run, and nothing is starting or being drained any more."""
-        self.instance.wait(lambda: self.replicas(application) == {"RUNNING": num_replicas}, 120)
+        self.instance.wait(lambda: self.replicas(application) == {"RUNNING": num_replicas})
 
 
 @pytest.fixture(scope="package")

@@ -140,7 +140,7 @@ class Instance:
         except (OSError, ValueError):
             return 0, None
 
-    def wait(self, condition: Any, limit_s: float = 60) -> None:
+    def wait(self, condition: Any, limit_s: float = 180) -> None:
         """Polls until the condition holds. Raises: AssertionError, with the log's end."""
         pause = Event()
         for _ in range(int(limit_s / 0.1)):
