@@ -40,10 +40,9 @@ class Changing:
         self.instance.deploy(self._dashboard_url)
 
     def replicas(self, application: str) -> dict[str, int]:
-        """How many replicas there are by Serve's state."""
-        overview = serve.status().applications[application]
-        (deployment,) = overview.deployments.values()
-        return {str(state): num for state, num in deployment.replica_states.items()}
+        """How many replicas there are by Serve's state; none are told of while it is built."""
+        deployments = serve.status().applications[application].deployments.values()
+        return {str(state): num for d in deployments for state, num in d.replica_states.items()}
 
     def answers(self, model: str) -> bool:
         """Whether a model answers now."""
@@ -55,9 +54,11 @@ class Changing:
         _, body = self.instance.get("/v1/models")
         return {model["id"] for model in body["data"]} if body else set()
 
-    def reason(self, application: str) -> str:
-        """What operators are told is wrong with it; empty: nothing."""
-        return str((self.instance.application(application) or {})["reason"] or "")
+    def reason(self, application: str) -> str | None:
+        """What operators are told is wrong with it; empty: nothing. None: they are told nothing of
+        it at all."""
+        row = self.instance.application(application)
+        return str(row["reason"] or "") if row else None
 
     def pids(self, application: str) -> set[int]:
         """The processes of its replicas, those that are being drained included."""
@@ -65,7 +66,7 @@ class Changing:
 
     def wait_status(self, application: str, status: str) -> None:
         """Returns when Serve says this of it. A build that fails is tried four times."""
-        self.instance.wait(lambda: serve.status().applications[application].status == status, 120)
+        self.instance.wait(lambda: serve.status().applications[application].status == status)
 
     def wait_settled(self, application: str, num_replicas: int) -> None:
         """Returns when so many run, and nothing is starting or being drained any more."""
