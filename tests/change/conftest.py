@@ -46,7 +46,7 @@ class Changing:
 
     def answers(self, model: str) -> bool:
         """Whether a model answers now."""
-        return httpx2.post(self.url + CHAT, json=chat(model=model), timeout=30).status_code == 200
+        return httpx2.post(self.url + CHAT, json=chat(model=model), timeout=120).status_code == 200
 
     @property
     def models(self) -> set[str]:

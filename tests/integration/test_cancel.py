@@ -31,7 +31,7 @@ def endless(model: str, stream: bool) -> dict[str, Any]:
 
 @contextlib.asynccontextmanager
 async def http(roundhouse: Roundhouse) -> AsyncIterator[httpx2.AsyncClient]:
-    async with httpx2.AsyncClient(base_url=roundhouse.instance.url, timeout=60) as client:
+    async with httpx2.AsyncClient(base_url=roundhouse.instance.url, timeout=120) as client:
         yield client
 
 

@@ -21,7 +21,7 @@ def asking(model: str, content: str, **fields: Any) -> dict[str, Any]:
 
 
 async def post(roundhouse: Roundhouse, path: str, **request: Any) -> httpx2.Response:
-    async with httpx2.AsyncClient(base_url=roundhouse.instance.url, timeout=30) as client:
+    async with httpx2.AsyncClient(base_url=roundhouse.instance.url, timeout=120) as client:
         return await client.post(path, **request)
 
 

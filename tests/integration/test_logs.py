@@ -18,7 +18,7 @@ MODELS = {"demo": "vllm", "demo-hf": "huggingface", "gpt-4": "api", "echo": "ech
 
 def ask(roundhouse: Roundhouse, request_id: str, body: Any, path: str = CHAT) -> httpx2.Response:
     headers = {"x-request-id": request_id, "authorization": "Bearer sk-canary-of-a-client"}
-    return httpx2.post(roundhouse.instance.url + path, json=body, headers=headers, timeout=60)
+    return httpx2.post(roundhouse.instance.url + path, json=body, headers=headers, timeout=120)
 
 
 def router_lines(roundhouse: Roundhouse) -> dict[str, re.Match[str]]:
