@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Optional
 import torch
 from torch import Tensor
 
-from deployments.huggingface import grouped
+from deployments.huggingface import grouped, prefetch, step_mask
 
 if TYPE_CHECKING:
     from deployments.huggingface.adapters.rows import Adapters
@@ -25,6 +25,8 @@ class Decoder:
 
     def __init__(self, model: Any, adapters: Optional["Adapters"] = None) -> None:
         grouped.install()
+        step_mask.install()
+        prefetch.install(model)
         _make_head_compact(model)
         self.device: torch.device = model.device
         self.adapters = adapters

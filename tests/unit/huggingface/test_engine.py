@@ -42,6 +42,9 @@ class SteppedModel:
     def parameters(self) -> list[torch.Tensor]:
         return []
 
+    def modules(self) -> list[torch.nn.Module]:
+        return []
+
     def __call__(self, **inputs: Any) -> Any:
         return self.forward(**inputs)
 
