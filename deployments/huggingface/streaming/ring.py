@@ -18,6 +18,7 @@ from deployments.huggingface.streaming.layout import Layout
 from deployments.huggingface.streaming.reader import Reader
 
 NO_ROUNDING = "pinned_max_round_threshold_mb"
+NO_CACHING = "pinned_max_cached_size_mb"
 
 
 class Slot:
@@ -128,10 +129,12 @@ def allocate(num_bytes: int, is_pinned: bool = False) -> Tensor:
 
 
 def pin_exactly() -> None:
-    """Lets torch pin as many bytes as are asked for: it rounds up to a power of two, and 70 GB
-    would take 128 GiB. What the environment says of its allocator stands.
+    """Lets torch pin as many bytes as are asked for, and give them back: it rounds up to a power of
+    two, and 70 GB would take 128 GiB; and without rounding alone (`pinned_max_round_threshold_mb`)
+    torch 2.13 hands what it has kept to whoever asks for anything up to the next power of two,
+    larger or not. What the environment says of its allocator stands.
     https://github.com/pytorch/pytorch/issues/150517"""
     given = os.environ.get("PYTORCH_ALLOC_CONF") or os.environ.get("PYTORCH_CUDA_ALLOC_CONF") or ""
-    if NO_ROUNDING not in given:
-        settings = [*filter(None, [given]), f"{NO_ROUNDING}:1"]
+    if NO_CACHING not in given:
+        settings = [*filter(None, [given]), f"{NO_ROUNDING}:1", f"{NO_CACHING}:1"]
         torch._C._accelerator_setAllocatorSettings(",".join(settings))
