@@ -59,9 +59,8 @@ def check_layers(folder: Path, info: Mapping[str, Any], model: Any) -> None:
         for name in info["unexpected_keys"]
         if _layer(name) not in layers and NUMBER.sub(".0.", name, count=1) in known
     ]
-    predicts_more = getattr(
-        model.config, "num_nextn_predict_layers", 0
-    )  # by layers behind the last
+    # Some predict several tokens at a time by layers behind the last, which transformers leaves out.
+    predicts_more = getattr(model.config, "num_nextn_predict_layers", 0)
     if beyond and not predicts_more:
         raise StartError(
             f"The checkpoint {folder} has {len(beyond)} weights of layers that its config.json "
