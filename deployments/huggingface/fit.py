@@ -59,7 +59,7 @@ def check_layers(folder: Path, info: Mapping[str, Any], model: Any) -> None:
         for name in info["unexpected_keys"]
         if _layer(name) not in layers and NUMBER.sub(".0.", name, count=1) in known
     ]
-    # Some predict several tokens at a time by layers behind the last, which transformers leaves out.
+    # Some predict several tokens at a time by layers behind the last, which are left out.
     predicts_more = getattr(model.config, "num_nextn_predict_layers", 0)
     if beyond and not predicts_more:
         raise StartError(
