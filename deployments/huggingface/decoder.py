@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Optional
 import torch
 from torch import Tensor
 
-from deployments.huggingface import grouped, prefetch, step_mask
+from deployments.huggingface import grouped, prefetch, rms_norm, step_mask
 
 if TYPE_CHECKING:
     from deployments.huggingface.adapters.rows import Adapters
@@ -27,6 +27,7 @@ class Decoder:
         grouped.install()
         step_mask.install()
         prefetch.install(model)
+        rms_norm.install(model)
         _make_head_compact(model)
         self.device: torch.device = model.device
         self.adapters = adapters
