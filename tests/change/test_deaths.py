@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from tests.change.conftest import STEADY, Changing
+from tests.change.conftest import Changing
 from tests.change.traffic import Load, traffic
 
 
@@ -32,29 +32,3 @@ def test_a_replica_is_killed(changing: Changing, model: str) -> None:
     assert all(o.asked.stream and "replica died" in o.detail for o in broken)
     changing.deploy(before)
     changing.wait_settled(model, 1)
-
-
-def test_the_controller_is_killed(changing: Changing) -> None:
-    """Serve's controller is on no request's way: while it is away and comes back every answer is
-    whole, /ready does not change, and then what is deployed is done again."""
-    instance, before, changed = changing.instance, changing.applications, changing.applications
-    (killed,) = instance.pids("ray::ServeController")
-    ready: list[int] = []
-
-    def replaced() -> bool:
-        ready.append(instance.get("/ready")[0])
-        return bool(instance.pids("ray::ServeController") - {killed})
-
-    with traffic(changing.url, Load(STEADY, one_long_in=10)) as seen:
-        instance.wait(lambda: seen.count("good") > 20)
-        os.kill(killed, signal.SIGKILL)
-        instance.wait(replaced)
-        for name in STEADY:
-            changing.wait_settled(name, 1)
-        changed["scaled"]["deployments"] = [{"name": "echo", "num_replicas": 2}]
-        changing.deploy(changed)
-        changing.wait_settled("scaled", 2)
-    assert seen.bad == []
-    assert set(ready) == {200}
-    changing.deploy(before)
-    changing.wait_settled("scaled", 1)

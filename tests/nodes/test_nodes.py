@@ -139,7 +139,8 @@ def test_a_node_comes_and_another_is_drained(cluster: Nodes) -> None:
         until(lambda: cluster.migrates("once"))
         waiting.send_signal(signal.SIGINT)
         status, said = told(waiting)
-        assert (status, "goes on being emptied" in said) == (130, True)
+        # Over already where replicas move faster than a signal is sent.
+        assert (status, "goes on being emptied" in said) in {(130, True), (0, False)}
         status, said = told(start_drain("--limit-s", "0", "--node-id", node_id))
         assert (status, "after 0 s there are still" in said) in {(1, True), (0, False)}
         assert told(start_drain("--limit-s", "150", "--node-id", node_id)) == (0, "")
