@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from threading import Event, Thread
 from typing import Any
 
+import httpx2
 import pytest
 import ray
 
@@ -15,6 +16,7 @@ from tests.change.traffic import Load, traffic
 from tests.integration.conftest import echo_application
 from tests.integration.instance import shipped_config
 from tests.nodes.nodes import Nodes, nodes
+from tests.plain_http import CHAT, chat
 
 SPREAD = {"num_replicas": 2, "max_replicas_per_node": 1}
 LOAD = Load(["twice", "once"], rate_per_s=10, one_long_in=10)
@@ -135,12 +137,15 @@ def test_a_node_comes_and_another_is_drained(cluster: Nodes) -> None:
     cluster.add()
     (node_id,) = cluster.replicas("once").values()
     with traffic(cluster.url, LOAD) as seen, Told(cluster) as ready:
-        waiting = start_drain("--limit-s", "150", "--node-id", node_id)
-        until(lambda: cluster.migrates("once"))
-        waiting.send_signal(signal.SIGINT)
-        status, said = told(waiting)
-        # Over already where replicas move faster than a signal is sent.
-        assert (status, "goes on being emptied" in said) in {(130, True), (0, False)}
+        # A stream that goes on keeps the node until after the interrupt.
+        body = chat("begun [[wait]]", "once", stream=True)
+        with httpx2.stream("POST", cluster.url + CHAT, json=body, timeout=LIMIT_S) as kept:
+            next(kept.iter_raw())
+            waiting = start_drain("--limit-s", "150", "--node-id", node_id)
+            until(lambda: cluster.migrates("once"))
+            waiting.send_signal(signal.SIGINT)
+            status, said = told(waiting)
+            assert (status, "goes on being emptied" in said) == (130, True)
         status, said = told(start_drain("--limit-s", "0", "--node-id", node_id))
         assert (status, "after 0 s there are still" in said) in {(1, True), (0, False)}
         assert told(start_drain("--limit-s", "150", "--node-id", node_id)) == (0, "")
