@@ -295,7 +295,7 @@ async def test_an_upstream_that_is_not_there(monkeypatch: pytest.MonkeyPatch) ->
         str(n): ApiModel(upstream_model="x", base_url=url, api_key_env="KEY")
         for n, url in enumerate(urls)
     }
-    api = ApiBackend("api", ApiConfig(models=models, connect_timeout_s=2))
+    api = ApiBackend("api", ApiConfig(models=models, connect_timeout_s=60))
     await api.start()
     for model in models:
         with pytest.raises(BackendError) as caught:

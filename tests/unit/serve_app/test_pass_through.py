@@ -45,7 +45,7 @@ async def api_router(*urls: str) -> AsyncIterator[tuple[str, RouterApp]]:
         f"api-{n}": ApiModel(upstream_model="up", base_url=url, api_key_env="UPSTREAM_KEY")
         for n, url in enumerate(urls)
     }
-    api = ApiBackend("api", ApiConfig(models=models, connect_timeout_s=2))
+    api = ApiBackend("api", ApiConfig(models=models, connect_timeout_s=60))
     await api.start()
     app = RouterApp(LocalCluster({"api": api, "echo": EchoBackend("echo", EchoConfig())}))
     async with serving(app) as url:
