@@ -42,8 +42,10 @@ def _epsilon(module: nn.Module) -> str | None:
 def _by_torch(original: Forward, epsilon: str) -> Forward:
     @wraps(original)
     def forward(self: Any, hidden_states: Tensor) -> Tensor:
-        weight = self.weight
-        if not hidden_states.is_cpu or not hidden_states.dtype == weight.dtype == torch.float32:
+        weight = getattr(self, "weight", None)  # Gemma 4 has norms of the same class without one
+        if weight is None or not hidden_states.is_cpu:
+            return original(self, hidden_states)
+        if not hidden_states.dtype == weight.dtype == torch.float32:
             return original(self, hidden_states)
         return rms_norm(hidden_states, weight.shape, weight, getattr(self, epsilon))
 

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 from transformers.models.gemma.modeling_gemma import GemmaRMSNorm
+from transformers.models.gemma4.modeling_gemma4 import Gemma4RMSNorm
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
 
@@ -12,7 +13,7 @@ from deployments.huggingface import rms_norm
 
 from .operations import Operations
 
-KINDS: list[Any] = [LlamaRMSNorm, Qwen3RMSNorm, GemmaRMSNorm]
+KINDS: list[Any] = [LlamaRMSNorm, Qwen3RMSNorm, GemmaRMSNorm, Gemma4RMSNorm]
 
 
 @pytest.fixture(autouse=True)
@@ -81,3 +82,12 @@ def test_a_weight_that_is_elsewhere() -> None:
     install(streamed)
     streamed.weight = module.weight
     assert torch.equal(streamed(states), expected)
+
+
+@torch.inference_mode()
+def test_a_norm_without_a_weight() -> None:
+    """Gemma 4 has norms of one class with a weight and without: each says what it said."""
+    plain, states = Gemma4RMSNorm(256, with_scale=False), torch.randn(2, 1, 256)
+    before = plain(states)
+    install(norm(Gemma4RMSNorm), plain)
+    assert torch.equal(plain(states), before)
