@@ -24,25 +24,31 @@ def install() -> None:
 
 
 def attention(
-    module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options: Any
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    **options: Any,
 ) -> tuple[Tensor, None]:
     """What transformers' sdpa attention does `(batch, new, heads, size)`, with less copying.
 
-    `query` is `(batch, heads, new, size)`, `key` and `value` have fewer heads.
+    `query` is `(batch, heads, new, size)`, `key` and `value` have fewer heads. Some architectures
+    name what they pass, so the names are transformers'.
     """
     batch, num_heads, num_new, size = query.shape
     shares_keys = num_heads != key.shape[1] and num_new == 1
-    is_plain = mask is not None and mask.shape[1] == 1
+    is_plain = attention_mask is not None and attention_mask.shape[1] == 1
     if not (shares_keys and is_plain) or any(options.get(name) is not None for name in OTHERWISE):
         passed: tuple[Tensor, None] = sdpa_attention_forward(
-            module, query, key, value, mask, **options
+            module, query, key, value, attention_mask, **options
         )
         return passed
     output = torch.nn.functional.scaled_dot_product_attention(
         query.reshape(batch, key.shape[1], -1, size),
         key,
         value,
-        attn_mask=mask,
+        attn_mask=attention_mask,
         dropout_p=options.get("dropout", 0.0),
         scale=options.get("scaling"),
     )

@@ -1,3 +1,4 @@
+import inspect
 from types import SimpleNamespace
 from typing import Any
 
@@ -33,6 +34,12 @@ def test_shared_keys_give_what_their_copies_give(num_shared: int, num_new: int) 
     right, _ = sdpa_attention_forward(module, *inputs, dropout=0.0, scaling=0.3)
     assert got.shape == right.shape
     torch.testing.assert_close(got, right, rtol=1e-5, atol=1e-6)
+
+
+def test_arguments_have_transformers_names() -> None:
+    """An architecture may name what it passes to the attention, as AFMoE does."""
+    ours = list(inspect.signature(grouped.attention).parameters)
+    assert ours[:-1] == list(inspect.signature(sdpa_attention_forward).parameters)[: len(ours) - 1]
 
 
 def test_a_step_copies_no_keys() -> None:
