@@ -16,18 +16,21 @@ SMALL = tiny_models.SMALL | {
     "pad_token_id": None,
 }
 GPT2 = {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 128}
+# With one matrix for both ends random weights would say their last token again and again.
+UNTIED = {"tie_word_embeddings": False}
 KINDS: dict[str, dict[str, Any]] = {
     "llama": {"num_key_value_heads": 1},
     "gpt2": GPT2,
     "gpt_bigcode": GPT2,
     "gpt_neox": {},
-    "bloom": {"n_layer": 2, "n_head": 2},
+    "bloom": UNTIED | {"n_layer": 2, "n_head": 2},
     "falcon": {"alibi": False},
     "falcon-alibi": {"alibi": True},
     "mpt": {"d_model": 32, "n_layers": 2, "n_heads": 2, "max_seq_len": 128},
     "opt": {"ffn_dim": 48, "word_embed_proj_dim": 32, "pad_token_id": 1},
-    "gemma2": {"head_dim": 16, "num_key_value_heads": 1, "sliding_window": 8},
-    "gemma3_text": {
+    "gemma2": UNTIED | {"head_dim": 16, "num_key_value_heads": 1, "sliding_window": 8},
+    "gemma3_text": UNTIED
+    | {
         "head_dim": 16,
         "num_key_value_heads": 1,
         "sliding_window": 6,

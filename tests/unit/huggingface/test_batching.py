@@ -70,3 +70,11 @@ def test_company_changes_no_token(kind: str, asked: list[Event], capacity: Capac
         assert not sequence.sink.errors
         if not sequence.cancelled:
             assert sequence.sink.deltas[-1].finish_reason
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_there_is_something_to_change(kind: str) -> None:
+    """The answers are varied: a model that says one token again and again would say it in any
+    company."""
+    answers = [expected(kind, length) for length in PROMPT_LENGTHS]
+    assert sum(len(set(answer)) for answer in answers) > 3 * len(answers)

@@ -9,11 +9,10 @@ from torch import Tensor
 
 from deployments.huggingface.capacity import Capacity
 
-from .architectures import random_model
+from .architectures import KINDS, random_model
 from .models import EOS
 from .scheduling import Asked, Event, run
 
-SOME = ("llama", "gpt_bigcode", "gpt_neox", "falcon", "mpt", "bloom", "opt", "gemma3_text", "qwen3")
 MAX_TOKENS = 32
 PROMPT_LENGTHS = (1, 3, 5, 8, 13, 21, 25, 26, 30)
 TIE = 2**-7  # of the largest logit: one unit in the last of bf16's eight bits
@@ -46,7 +45,7 @@ def first_difference(one: list[int], other: list[int]) -> int | None:
     return next((n for n, (a, b) in pairs if a != b), None)
 
 
-@pytest.mark.parametrize("kind", SOME)
+@pytest.mark.parametrize("kind", KINDS)
 def test_company_changes_only_ties(kind: str) -> None:
     """In bf16 an answer is what it is alone, up to a token that was as likely as the chosen one."""
     check_ties(random_model(kind).to(torch.bfloat16))
