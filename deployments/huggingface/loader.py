@@ -31,6 +31,23 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SAMPLING_DEFAULTS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+# What generate would do to the logits besides, or to the search.
+NOT_APPLIED = (
+    "bad_words_ids",
+    "begin_suppress_tokens",
+    "encoder_no_repeat_ngram_size",
+    "exponential_decay_length_penalty",
+    "forced_bos_token_id",
+    "forced_eos_token_id",
+    "guidance_scale",
+    "min_length",
+    "min_new_tokens",
+    "no_repeat_ngram_size",
+    "num_beams",
+    "sequence_bias",
+    "suppress_tokens",
+)
+NEUTRAL: tuple[Any, ...] = (None, 0, 1, [], {})
 CONTEXT_FIELDS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx")
 FALLBACK_CONTEXT = 2048
 MAX_REASON_CHARS = 500
@@ -212,5 +229,10 @@ def _eos_ids(of_generation: int | list[int] | None, of_tokenizer: int | None) ->
 
 def _defaults(generation_config: Mapping[str, Any]) -> dict[str, float]:
     """What the checkpoint's generation_config.json sets; like vLLM, `do_sample` is not among it."""
+    if ignored := [name for name in NOT_APPLIED if generation_config.get(name) not in NEUTRAL]:
+        logger.warning(
+            "generation_config.json has %s, which is not applied here as generate would",
+            ", ".join(ignored),
+        )
     found = {name: generation_config.get(name) for name in SAMPLING_DEFAULTS}
     return {name: value for name, value in found.items() if value is not None}

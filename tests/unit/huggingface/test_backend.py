@@ -371,6 +371,15 @@ async def test_the_checkpoints_sampling_defaults_hold(
     assert texts[0] == texts[1] == texts[2] != free.body["choices"][0]["text"]
 
 
+async def test_what_of_the_checkpoint_does_not_hold_is_said(
+    random_checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What generation_config.json asks of generate besides is named in a warning, and only that."""
+    save_with_defaults(random_checkpoint, tmp_path, top_k=1, no_repeat_ngram_size=3, num_beams=1)
+    async with started(tmp_path):
+        assert "generation_config.json has no_repeat_ngram_size, which is not" in caplog.text
+
+
 def test_importing_the_backend_loads_no_torch() -> None:
     """The router's process can name the backend without paying for torch or transformers."""
     code = (
