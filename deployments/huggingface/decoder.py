@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Optional
 import torch
 from torch import Tensor
 
-from deployments.huggingface import grouped, prefetch, rms_norm, step_mask
+from deployments.huggingface import grouped, prefetch, rms_norm, rotary, step_mask
 
 if TYPE_CHECKING:
     from deployments.huggingface.adapters.rows import Adapters
@@ -20,7 +20,8 @@ class Decoder:
     """Calls a transformers model with left-padded rows.
 
     Models that take no positions derive them themselves: Bloom and MPT from the mask and the
-    columns (ALiBi). All others must be told: they would count the padding.
+    columns (ALiBi). All others must be told: they would count the padding. A prompt of more than
+    `turn` tokens must be read whole; an answer that gets as long is read anew if it `forgets`.
     """
 
     def __init__(self, model: Any, adapters: Optional["Adapters"] = None) -> None:
@@ -28,6 +29,8 @@ class Decoder:
         step_mask.install()
         prefetch.install(model)
         rms_norm.install(model)
+        self.turn = rotary.install(model)
+        self.forgets = self.turn is not None and rotary.forgets(model)
         _make_head_compact(model)
         self.device: torch.device = model.device
         self.adapters = adapters

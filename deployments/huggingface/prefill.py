@@ -71,8 +71,10 @@ class Prefill:
         return caches.num_bytes(self._cache)
 
     def step(self, decoder: Decoder) -> None:
-        """Puts in the next chunk."""
-        end = min(self._num_done + self._num_chunk_columns, self._ids.shape[1])
+        """Puts in the next chunk, or all at once where that is how the model must be told."""
+        width = self._ids.shape[1]
+        in_chunks = decoder.turn is None or width <= decoder.turn
+        end = min(self._num_done + self._num_chunk_columns, width) if in_chunks else width
         inputs = self._ids[:, self._num_done : end], self._mask[:, :end], self._cache
         if self._scores is None:
             logits, self._cache = decoder.forward(*inputs, self._adapters)
@@ -82,7 +84,7 @@ class Prefill:
             logits = columns[:, -1]
         self._num_done = end
         self.num_chunks += 1
-        if end == self._ids.shape[1]:
+        if end == width:
             self.logits = logits[self._rows]
 
     def scores(self) -> Iterator[tuple[Sequence, tuple[Score, ...]]]:

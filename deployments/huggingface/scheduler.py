@@ -92,6 +92,7 @@ class Scheduler:
                 self._move()
         else:
             self._move()
+        self._turn()
         if self._batch.sequences:
             sequences = self._batch.sequences
             self._choose(sequences, self._batch.step(self._decoder))
@@ -108,6 +109,7 @@ class Scheduler:
             self._arrivals = None
 
     def _take_one_pass(self) -> None:
+        self._turn()
         prefill, sequences, raw = self._prefill, self._batch.sequences, []
 
         def decode() -> None:
@@ -125,6 +127,18 @@ class Scheduler:
         if self._arrivals is not None:
             self._batch.join(self._arrivals)
         self._let_go()
+
+    def _turn(self) -> None:
+        """Lets the model read anew those whose next token makes them longer than what it remembers
+        of them is good for."""
+        turn = self._decoder.turn
+        if turn is None or not self._decoder.forgets:
+            return
+        turning = [s for s in self._batch.sequences if s.num_context_tokens == turn + 1]
+        if turning:
+            self._batch.keep([r for r, s in enumerate(self._batch.sequences) if s not in turning])
+            self.running = [s for s in self.running if s not in turning]
+            self._queue.put_back(turning)
 
     def _forget(self) -> None:
         """Drops what the model knows of the sequences; they know enough to begin again."""

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from deployments.huggingface import rotary
 from deployments.huggingface.embedding.pooling import pool
 
 TokenIds = tuple[int, ...]
@@ -27,6 +28,7 @@ class Encoder:
         self._pooling = pooling
         self._prompt_length = prompt_length
         self._pad_id = _pad_id(model.config)
+        self._turns = rotary.install(model) is not None
 
     def encode(self, inputs: Rows[TokenIds]) -> Tensor:
         """The vectors `(inputs, size)`, on the CPU, in float32. Raises: what the model raises."""
@@ -37,8 +39,10 @@ class Encoder:
         mask = (columns < lengths[:, None]).long()
         pooled = mask * (columns >= self._prompt_length)
         tokens = torch.tensor(padded, device=self.device)
+        # Left to the model, they are one row's for all.
+        options = {"position_ids": columns * mask} if self._turns else {}
         with torch.inference_mode():
-            states = self._model(input_ids=tokens, attention_mask=mask).last_hidden_state
+            states = self._model(input_ids=tokens, attention_mask=mask, **options).last_hidden_state
             vectors: Tensor = self._head(pool(states, pooled, self._pooling)).cpu()
         return vectors
 
