@@ -1,7 +1,7 @@
 """The next token of each row of logits. The order of the steps is vLLM's.
 
-What differs from row to row in kind (penalties, biases, seeds) is done row by row, and only where
-it is asked for; the rest is one operation for all rows that need it.
+Each step is one operation for all rows that need it; but a row with a seed draws its own random
+numbers. Biases, bans and penalties come before: penalties.py.
 """
 
 from collections.abc import Sequence as Rows
@@ -49,20 +49,10 @@ class Sampler:
 
     @property
     def adjusts(self) -> bool:
-        """Whether `adjust` would change anything."""
+        """Whether it wants other logits than the model's: see penalties.py."""
         s = self.sampling
         penalties = (s.frequency_penalty, s.presence_penalty, s.repetition_penalty - 1.0)
         return bool(s.logit_bias) or any(penalties)
-
-    def adjust(self, logits: Tensor, banned: frozenset[int]) -> None:
-        """Applies biases, bans and penalties to a row `(vocab,)`, in place."""
-        bias = self.sampling.logit_bias
-        if bias:
-            ids = torch.tensor(list(bias), device=logits.device)
-            logits[ids] += torch.tensor(list(bias.values()), device=logits.device)
-        if banned:
-            logits[torch.tensor(list(banned), device=logits.device)] = -torch.inf
-        self._penalize(logits)
 
     def remember(self, token: int) -> None:
         """Counts a token of the answer, which was drawn last."""
@@ -84,25 +74,16 @@ class Sampler:
             self._generator.set_state(self._before)
         clocks.exponential_(generator=self._generator)
 
-    def _penalize(self, logits: Tensor) -> None:
-        s = self.sampling
-        if s.repetition_penalty != 1.0:
-            penalized = torch.where(
-                logits > 0, logits / s.repetition_penalty, logits * s.repetition_penalty
-            )
-            logits.copy_(torch.where(self._seen_on(logits), penalized, logits))
-        if s.frequency_penalty or s.presence_penalty:
-            counts = self._counts_on(logits)
-            logits -= s.frequency_penalty * counts + s.presence_penalty * (counts > 0)
-
-    def _counts_on(self, logits: Tensor) -> Tensor:
+    def counts_on(self, logits: Tensor) -> Tensor:
+        """How often each token `(vocab,)` is in the answer; counted from the first call on."""
         if self._counts is None:
-            self._counts = torch.zeros_like(logits)
+            self._counts = logits.new_zeros(logits.shape[-1])
         return self._counts
 
-    def _seen_on(self, logits: Tensor) -> Tensor:
+    def seen_on(self, logits: Tensor) -> Tensor:
+        """Whether each token `(vocab,)` is in prompt or answer; followed from the first call on."""
         if self._seen is None:
-            self._seen = torch.zeros_like(logits, dtype=torch.bool)
+            self._seen = logits.new_zeros(logits.shape[-1], dtype=torch.bool)
             self._seen[torch.tensor(self._prompt_ids, device=logits.device)] = True
         return self._seen
 

@@ -17,6 +17,7 @@ from deployments.huggingface.batch import Arrivals, Batch
 from deployments.huggingface.capacity import Capacity, num_batch_tokens
 from deployments.huggingface.decoder import Decoder
 from deployments.huggingface.masking import masked
+from deployments.huggingface.penalties import adjusted
 from deployments.huggingface.prefill import Newcomers, Prefill
 from deployments.huggingface.queue import Queue
 from deployments.huggingface.sampling import NO_TOKEN, sample
@@ -194,13 +195,9 @@ class Scheduler:
         """Gives each sequence its next token, by its row of logits `(batch, vocab)`."""
         # Before the wait for the device: it is still at the logits.
         raw = masked([s.matcher for s in sequences], raw.float())
-        logits = raw.clone() if any(s.adjusts for s in sequences) else raw
-        for sequence, row in zip(sequences, logits, strict=True):
-            if sequence.adjusts:
-                self._attempt(partial(sequence.adjust, row), [sequence])
-        for sequence, sampled in zip(
-            sequences, sample([s.sampler for s in sequences], logits, raw), strict=True
-        ):
+        samplers = [s.sampler for s in sequences]
+        logits = adjusted(samplers, [s.banned for s in sequences], raw)
+        for sequence, sampled in zip(sequences, sample(samplers, logits, raw), strict=True):
             if sampled.token == NO_TOKEN:
                 logger.error("The model gave no numbers for an answer: its dtype may be too small")
                 sequence.fail(BackendUnavailable(FAILED))

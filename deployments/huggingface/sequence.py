@@ -1,10 +1,8 @@
 """One answer being generated: logits go in, text goes to the sink.
 
-It knows nothing of batches or of the model; for each token the engine calls `adjust`, where
-`adjusts` says so, and then `take`, on one thread.
+It knows nothing of batches or of the model; for each token the engine asks what is `banned`, and
+then calls `take`, on one thread.
 """
-
-from torch import Tensor
 
 from deployments.errors import RoundhouseError
 from deployments.huggingface.detokenizer import Detokenizer
@@ -84,13 +82,10 @@ class Sequence:
         return self._tokens[-1]
 
     @property
-    def adjusts(self) -> bool:
-        """Whether the next logits need `adjust`."""
-        return self.sampler.adjusts or bool(self._banned())
-
-    def adjust(self, logits: Tensor) -> None:
-        """Applies what the client wants of logits `(vocab,)`, in place."""
-        self.sampler.adjust(logits, self._banned())
+    def banned(self) -> frozenset[int]:
+        """The tokens that may not come next, whatever the model says."""
+        early = len(self._tokens) < self._choice.stopping.min_tokens
+        return self._choice.stopping.token_ids if early else NO_TOKENS
 
     def take_scores(self, scores: tuple[Score, ...]) -> None:
         """Takes the scores of the prompt, before the first token."""
@@ -126,10 +121,6 @@ class Sequence:
             self.fail(error)
             return False
         return True
-
-    def _banned(self) -> frozenset[int]:
-        early = len(self._tokens) < self._choice.stopping.min_tokens
-        return self._choice.stopping.token_ids if early else NO_TOKENS
 
     def _take(self, sampled: Sampled) -> None:
         text = self._detokenizer.add(sampled.token)

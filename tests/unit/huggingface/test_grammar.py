@@ -18,6 +18,7 @@ from deployments.huggingface.capacity import Capacity
 from deployments.huggingface.generation import Choice, Sampling, Stopping
 from deployments.huggingface.grammar import Grammars, json_source
 from deployments.huggingface.masking import masked
+from deployments.huggingface.penalties import adjusted
 from deployments.huggingface.sampling import Sampled, sample
 from deployments.huggingface.sequence import Sequence
 
@@ -129,8 +130,7 @@ def follow(sequence: Sequence, wanted: str) -> None:
     for token in [*wanted.encode(), EOS]:
         raw = torch.nn.functional.one_hot(torch.tensor(token), VOCAB_SIZE).float()[None]
         raw = masked([sequence.matcher], raw)
-        logits = raw.clone()
-        sequence.adjust(logits[0])
+        logits = adjusted([sequence.sampler], [sequence.banned], raw)
         if not sequence.finished:
             sequence.take(sample([sequence.sampler], logits, raw)[0])
 

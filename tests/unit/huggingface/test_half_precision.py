@@ -20,21 +20,6 @@ TIE = 2**-7  # of the largest logit: one unit in the last of bf16's eight bits
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # gpt_bigcode
 
 
-class Watched(Asked):
-    """Keeps the logits that each of its tokens was chosen by."""
-
-    def __init__(self, prompt: tuple[int, ...]) -> None:
-        super().__init__(prompt, MAX_TOKENS)
-        self.rows: list[Tensor] = []
-
-    @property
-    def adjusts(self) -> bool:
-        return True
-
-    def adjust(self, logits: Tensor) -> None:
-        self.rows.append(logits.clone())
-
-
 def prompts() -> list[tuple[int, ...]]:
     chosen = random.Random(5)
     return [tuple(chosen.choices(range(EOS), k=length)) for length in PROMPT_LENGTHS]
@@ -45,6 +30,15 @@ def first_difference(one: list[int], other: list[int]) -> int | None:
     return next((n for n, (a, b) in pairs if a != b), None)
 
 
+def watched(model: Any, sequence: Asked) -> list[Tensor]:
+    """Runs a sequence alone; the logits `(vocab,)` that each of its tokens was chosen by."""
+    rows: list[Tensor] = []
+    handle = model.register_forward_hook(lambda *args: rows.append(args[-1].logits[0, -1].float()))
+    run(model, Capacity(), [Event(0, sequence)])
+    handle.remove()
+    return rows
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_company_changes_only_ties(kind: str) -> None:
     """In bf16 an answer is what it is alone, up to a token that was as likely as the chosen one."""
@@ -53,19 +47,18 @@ def test_company_changes_only_ties(kind: str) -> None:
 
 def check_ties(model: Any) -> None:
     """Asserts that company changes nothing but ties, on whatever device the model is."""
-    alone = [Watched(prompt) for prompt in prompts()]
-    for sequence in alone:
-        run(model, Capacity(), [Event(0, sequence)])
+    alone = [Asked(prompt, MAX_TOKENS) for prompt in prompts()]
+    rows = [watched(model, sequence) for sequence in alone]
     together = [Asked(prompt, MAX_TOKENS) for prompt in prompts()]
     run(model, Capacity(prefill_chunk_tokens=16), [Event(2 * n, s) for n, s in enumerate(together)])
     num_same = 0
-    for single, other in zip(alone, together, strict=True):
+    for single, other, chosen_by in zip(alone, together, rows, strict=True):
         at = first_difference(single.answer, other.answer)
         if at is None:
             assert len(single.answer) == len(other.answer)
             num_same += 1
             continue
-        row = single.rows[at]
+        row = chosen_by[at]
         gap = float(row.max() - row[other.answer[at]])
         assert gap <= TIE * float(row.abs().max())
     assert num_same > len(alone) / 2  # ties are rare

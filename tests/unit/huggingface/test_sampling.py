@@ -4,16 +4,17 @@ import pytest
 import torch
 
 from deployments.huggingface.generation import Sampling
+from deployments.huggingface.penalties import adjusted
 from deployments.huggingface.sampling import LOWEST_LOGPROB, Sampled, Sampler, sample
+
+from .operations import Operations
 
 LOGITS = torch.tensor([0.0, 1.0, 2.0, 3.0, -1.0])
 NONE: frozenset[int] = frozenset()
 
 
 def step(sampler: Sampler, raw: torch.Tensor = LOGITS, banned: frozenset[int] = NONE) -> Sampled:
-    logits = raw.clone()
-    sampler.adjust(logits, banned)
-    return sample([sampler], logits[None], raw[None])[0]
+    return sample([sampler], adjusted([sampler], [banned], raw[None]), raw[None])[0]
 
 
 def draws(sampling: Sampling, count: int = 300, banned: frozenset[int] = NONE) -> Counter[int]:
@@ -103,8 +104,14 @@ MIXED = [
     Sampling(min_p=0.1, seed=4, num_logprobs=2),
     Sampling(top_k=9, top_p=0.5, min_p=0.02, seed=5, num_logprobs=0),
     Sampling(seed=6, frequency_penalty=0.5, repetition_penalty=1.3),
+    Sampling(temperature=0, presence_penalty=-1.5, logit_bias={7: 2.0, 8: -3.0}),
+    Sampling(temperature=0, repetition_penalty=0.7, logit_bias={9: 5.0}),
+    Sampling(seed=7, presence_penalty=1.0, frequency_penalty=-0.5),
     Sampling(),
 ]
+
+
+BANNED = [frozenset(range(n % 4)) for n in range(len(MIXED))]
 
 
 def test_company_changes_nothing() -> None:
@@ -113,14 +120,34 @@ def test_company_changes_nothing() -> None:
     alone = [Sampler(sampling, (3,)) for sampling in MIXED]
     together = [Sampler(sampling, (3,)) for sampling in MIXED]
     for raw in rows:
-        expected = [step(sampler, row) for sampler, row in zip(alone, raw, strict=True)]
-        logits = raw.clone()
-        for sampler, row in zip(together, logits, strict=True):
-            sampler.adjust(row, NONE)
-        got = sample(together, logits, raw)
+        triples = zip(alone, raw, BANNED, strict=True)
+        expected = [step(sampler, row, banned) for sampler, row, banned in triples]
+        got = sample(together, adjusted(together, BANNED, raw), raw)
         for one, other, sampling in zip(expected, got, MIXED, strict=True):
             if sampling.seed is None and sampling.temperature:
                 continue
             assert one.token == other.token
             assert [token for token, _ in one.top] == [token for token, _ in other.top]
             assert one.logprob == pytest.approx(other.logprob, abs=1e-5)
+
+
+@pytest.mark.parametrize("sampling", MIXED[6:9])
+def test_more_rows_are_no_more_operations(sampling: Sampling) -> None:
+    """Biases, bans and penalties are laid on all rows of a batch at once."""
+
+    def num_operations(num_rows: int) -> int:
+        samplers = [Sampler(sampling, (3,)) for _ in range(num_rows)]
+        banned, raw = [frozenset({1, 2})] * num_rows, torch.randn(num_rows, 50)
+        adjusted(samplers, banned, raw)  # each begins to count its tokens
+        with Operations() as seen:
+            adjusted(samplers, banned, raw)
+        return len(seen.names)
+
+    assert num_operations(2) == num_operations(32)
+
+
+def test_what_nobody_asks_for_costs_nothing() -> None:
+    """Where no row wants other logits, they are the model's own, not a copy."""
+    assert adjusted([Sampler(Sampling(), (3,))] * 2, [NONE] * 2, LOGITS[None]).data_ptr() == (
+        LOGITS.data_ptr()
+    )

@@ -220,16 +220,27 @@ class Unreadable(Asked):
 def test_a_failure_beyond_the_model_is_one_requests_own(
     model: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Bias, text or sink failing end that sequence; those beside it go on in the same batch."""
-    unreadable = Unreadable((1, 2), 9)
-    biased = Asked((3,), 9, Sampling(temperature=0, logit_bias={10**6: 1.0}))
-    fine = Asked((5, 6, 7), 9)
+    """Text or sink failing end that sequence; those beside it go on in the same batch."""
+    unreadable, fine = Unreadable((1, 2), 9), Asked((5, 6, 7), 9)
     right = generated(model, fine.prompt, 9)
-    run(model, Capacity(), [Event(0, s) for s in (unreadable, biased, fine)])
-    assert len(unreadable.sink.errors) == len(biased.sink.errors) == 1
-    assert (len(unreadable.answer), biased.answer, fine.answer) == (3, [], right)
-    assert not any(sequence.suspects for sequence in (unreadable, biased, fine))
+    run(model, Capacity(), [Event(0, s) for s in (unreadable, fine)])
+    assert len(unreadable.sink.errors) == 1
+    assert (len(unreadable.answer), fine.answer) == (3, right)
+    assert not any(sequence.suspects for sequence in (unreadable, fine))
     assert "no such token" in caplog.text
+
+
+def test_a_bias_that_fails_is_one_requests_own(model: Any) -> None:
+    """Biases and penalties are laid on all rows at once: whose failed is found by halves, and the
+    others have their tokens."""
+    biased = Asked((3,), 9, Sampling(temperature=0, logit_bias={10**6: 1.0}))
+    others = [Asked((5, 6, n), 9, Sampling(temperature=0, logit_bias={n: 9.0})) for n in range(3)]
+    alone = [Asked((5, 6, n), 9, Sampling(temperature=0, logit_bias={n: 9.0})) for n in range(3)]
+    run(model, Capacity(), [Event(40 * n, s) for n, s in enumerate(alone)])
+    run(model, Capacity(), [Event(0, s) for s in (*others, biased)])
+    assert (len(biased.sink.errors), biased.answer) == (1, [])
+    assert [s.answer for s in others] == [s.answer for s in alone]
+    assert not any(s.sink.errors for s in others)
 
 
 def out_of_memory_at(step: int) -> Any:

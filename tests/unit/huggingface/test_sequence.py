@@ -2,6 +2,7 @@ import torch
 
 from deployments.errors import BackendUnavailable
 from deployments.huggingface.generation import Choice, Sampling, Stopping
+from deployments.huggingface.penalties import adjusted
 from deployments.huggingface.sampling import sample
 from deployments.huggingface.sequence import Sequence
 from deployments.huggingface.vocabulary import Vocabulary
@@ -24,9 +25,8 @@ class Told(Collected):
 
 def advance(sequence: Sequence, raw: torch.Tensor) -> None:
     """A step of the engine for logits `(vocab,)`."""
-    logits = raw.clone()
-    sequence.adjust(logits)
-    sequence.take(sample([sequence.sampler], logits[None], raw[None])[0])
+    logits = adjusted([sequence.sampler], [sequence.banned], raw[None])
+    sequence.take(sample([sequence.sampler], logits, raw[None])[0])
 
 
 def say(text: bytes, streamed: bool = True, end: bool = True, **stopping: object) -> Told:
