@@ -92,8 +92,9 @@ def sample(samplers: Rows[Sampler], logits: Tensor, raw: Tensor) -> list[Sampled
     """The next token of each row of `logits` `(batch, vocab)`, which are adjusted already.
 
     `raw` are the model's own, but for what grammars forbid: they give the log probabilities. Where
-    they are NaN the token is NO_TOKEN. Waits for the device once, if no log probabilities are
-    wanted.
+    they are NaN the token is NO_TOKEN. Where all are greedy and no log probabilities are wanted, it
+    waits for the device once; otherwise also for each list that a GPU gets: of the rows that are
+    drawn, of their temperatures, of what truncates them.
     """
     chosen = logits.argmax(-1)
     drawn = [row for row, sampler in enumerate(samplers) if not sampler.is_greedy]
