@@ -82,12 +82,15 @@ def from_hub(repo: str) -> tuple[dict[str, Any], list[StoredTensor]]:
 
     Raises: StartError.
     """
-    from huggingface_hub import HfApi, hf_hub_download
+    from httpx2 import TransportError
+    from huggingface_hub import HfApi, hf_hub_download, hf_hub_url
 
     try:
+        # Asked once: what follows asks six times, and waits 23 s for a network that is not there.
+        HfApi().get_hf_file_metadata(url=hf_hub_url(repo, "config.json"))
         config = json.loads(Path(hf_hub_download(repo, "config.json")).read_bytes())
         files = HfApi().get_safetensors_metadata(repo).files_metadata
-    except (OSError, ValueError) as exc:  # the bases of all of the hub's errors
+    except (OSError, ValueError, TransportError) as exc:  # the bases of all of the hub's errors
         raise StartError(
             f"The checkpoint {repo} is neither a folder here nor could its headers be had from the "
             f"Hugging Face hub ({type(exc).__name__}). Check the name, the network, HF_HUB_OFFLINE "

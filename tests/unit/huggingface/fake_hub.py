@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,11 +11,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import pytest
+
+RANGE = re.compile(r"bytes=(\d+)-(\d+)")
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 
 
 class Hub(ThreadingHTTPServer):
-    """Serves one repository; notes the files that are asked for."""
+    """Serves one repository; notes the files that are asked for as a whole."""
 
     daemon_threads = True
 
@@ -46,13 +50,13 @@ class Handler(BaseHTTPRequestHandler):
 
     def _answer(self) -> None:
         path, hub = urlsplit(self.path).path, self.server
-        resolved = f"/{hub.repo}/resolve/{REVISION}/"
+        resolved = f"/{hub.repo}/resolve/"
         if path == f"/api/models/{hub.repo}/revision/main":
             self._json({"id": hub.repo, "sha": REVISION, "siblings": []})
         elif path == f"/api/models/{hub.repo}/tree/{REVISION}":
             self._json([_entry(file) for file in sorted(hub.folder.iterdir())])
         elif path.startswith(resolved):
-            self._file(hub.folder / path.removeprefix(resolved))
+            self._file(hub.folder / path.rpartition("/")[2])
         else:
             self._send(404, b"{}", {"x-error-code": "RepoNotFound"})
 
@@ -60,10 +64,17 @@ class Handler(BaseHTTPRequestHandler):
         self._send(200, json.dumps(content).encode(), {"content-type": "application/json"})
 
     def _file(self, file: Path) -> None:
+        if not file.is_file():
+            self._send(404, b"{}", {"x-error-code": "EntryNotFound"})
+            return
+        content = file.read_bytes()
+        headers = {"etag": f'"{_blob_id(content)}"', "x-repo-commit": REVISION}
+        if part := RANGE.fullmatch(self.headers.get("range", "")):
+            self._send(206, content[int(part[1]) : int(part[2]) + 1], headers)
+            return
         if self.command == "GET":
             self.server.fetched.append(file.name)
-        content = file.read_bytes()
-        self._send(200, content, {"etag": f'"{_blob_id(content)}"', "x-repo-commit": REVISION})
+        self._send(200, content, headers)
 
     def _send(self, status: int, content: bytes, headers: dict[str, str]) -> None:
         self.send_response(status)
@@ -81,6 +92,15 @@ def _entry(file: Path) -> dict[str, Any]:
 
 def _blob_id(content: bytes) -> str:
     return hashlib.sha1(content, usedforsecurity=False).hexdigest()
+
+
+def use(url: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets the hub's library talk to this address, with nothing in its cache."""
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", url)
+    files = url + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", files)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
 
 
 @contextmanager

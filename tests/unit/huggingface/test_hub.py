@@ -12,7 +12,7 @@ from deployments.huggingface.loader import load
 from deployments.progress import Progress
 
 from .asking import configured
-from .fake_hub import Hub, serving
+from .fake_hub import Hub, serving, use
 
 REPO = "team/tiny"
 
@@ -33,11 +33,7 @@ def published(random_checkpoint: Path, tmp_path: Path) -> Path:
 def hub(published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     """The hub that the library talks to, with nothing of it in the cache."""
     with serving(REPO, published) as hub:
-        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
-        files = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", files)
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+        use(hub.url, tmp_path / "cache", monkeypatch)
         yield hub
 
 
