@@ -19,6 +19,7 @@ from deployments.placement.machine import available_ram_bytes, free_disk_bytes, 
 from deployments.placement.planner import QUANTIZATIONS, Question, make_plan
 from deployments.placement.report import report
 from deployments.placement.report_text import as_text
+from deployments.placement.surplus import check_surplus
 from deployments.placement.workload import Workload
 from serve_app.check.problem import nearest
 
@@ -58,6 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Prints a plan; 0 if the model can run."""
     try:
         model = _model(arguments.model, arguments.dtype)
+        check_surplus(arguments.model, model.weights.beyond)
         adapters = sum(map(adapter_bytes, arguments.adapter))
         model = replace(model, name=arguments.model, adapter_bytes=adapters)
     except (StartError, ValueError) as error:

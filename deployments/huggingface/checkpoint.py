@@ -12,6 +12,7 @@ from typing import Any
 
 from deployments.errors import StartError
 from deployments.huggingface.weight_files import PICKLES, SAFETENSORS, Layout
+from deployments.placement.geometry import check_depth
 from deployments.placement.header import damaged
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
@@ -50,6 +51,7 @@ def check_folder(folder: Path, allow_pickle: bool = False, decoder_only: bool = 
             "Hugging Face format, or to a hub id."
         )
     config = _read_json(folder / "config.json")
+    check_depth(config, f"The checkpoint {folder}")
     if config.get("is_encoder_decoder") and decoder_only:
         raise encoder_decoder(str(folder), config.get("architectures"))
     if not any((folder / name).is_file() for name in TOKENIZER_FILES):

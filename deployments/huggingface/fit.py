@@ -5,7 +5,7 @@ transformers fills with noise what does not fit, and only logs it: wrong words, 
 
 import inspect
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,9 @@ import transformers
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from deployments.errors import StartError
+from deployments.placement.geometry import EXTRA_LAYERS
+from deployments.placement.surplus import check_surplus, some
 
-MAX_NAMES = 3
 NUMBER = re.compile(r"\.\d+\.")
 
 
@@ -36,7 +37,7 @@ def check_weights(folder: Path, info: Mapping[str, Any]) -> None:
     if missing := info.get("missing_keys"):
         raise StartError(
             f"The checkpoint {folder} lacks {len(missing)} of the model's weights "
-            f"({_some(missing)}). Download it again, or correct its config.json."
+            f"({some(missing)}). Download it again, or correct its config.json."
         )
     if mismatched := info.get("mismatched_keys"):
         described = [
@@ -45,13 +46,15 @@ def check_weights(folder: Path, info: Mapping[str, Any]) -> None:
         ]
         raise StartError(
             f"The weights of the checkpoint {folder} are not those that its config.json describes: "
-            f"{_some(described)}. Download both again."
+            f"{some(described)}. Download both again."
         )
 
 
 def check_layers(folder: Path, info: Mapping[str, Any], model: Any) -> None:
     """Raises: StartError for files with more layers than the config names: without them a model
     says nonsense. Other weights that a model has no use for are left where they are."""
+    if getattr(model.config, EXTRA_LAYERS, 0):
+        return
     known = {name for name, _ in model.named_parameters()}
     layers = set(map(_layer, known))
     beyond = [
@@ -59,13 +62,7 @@ def check_layers(folder: Path, info: Mapping[str, Any], model: Any) -> None:
         for name in info["unexpected_keys"]
         if _layer(name) not in layers and NUMBER.sub(".0.", name, count=1) in known
     ]
-    # Some predict several tokens at a time by layers behind the last, which are left out.
-    predicts_more = getattr(model.config, "num_nextn_predict_layers", 0)
-    if beyond and not predicts_more:
-        raise StartError(
-            f"The checkpoint {folder} has {len(beyond)} weights of layers that its config.json "
-            f"does not name ({_some(beyond)}). Download both again."
-        )
+    check_surplus(folder, beyond)
 
 
 def _layer(name: str) -> str:
@@ -85,9 +82,3 @@ def _does_not_generate(name: str) -> bool:
 def _own_classes(architecture: Any) -> Mapping[str, str]:
     """The classes that come with the checkpoint, as code."""
     return getattr(architecture, "auto_map", None) or {}
-
-
-def _some(names: Iterable[str]) -> str:
-    ordered = sorted(names)
-    more = ", ..." if len(ordered) > MAX_NAMES else ""
-    return ", ".join(ordered[:MAX_NAMES]) + more

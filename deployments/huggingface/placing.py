@@ -18,6 +18,7 @@ from deployments.placement.planner import Plan, Question, make_plan, quantizatio
 from deployments.placement.report import report
 from deployments.placement.report_text import as_text, refusal
 from deployments.placement.source import from_folder
+from deployments.placement.surplus import check_surplus
 from deployments.placement.workload import Workload
 
 FOLDER = "roundhouse-weights"  # of `memory.disk`: layers as the streamer reads them
@@ -39,6 +40,7 @@ def place(folder: Path, config: HuggingFaceConfig, adapters: Iterable[Path] = ()
             raise
         logger.info("Loading without a plan: %s", unplanned.message)
         return None
+    check_surplus(folder, model.weights.beyond)
     plan = make_plan(_question(model, config))
     told = report(plan, Bandwidths())
     if plan.chosen is None:

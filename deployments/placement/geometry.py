@@ -17,6 +17,9 @@ FIELDS = {
     "vocab_size": ("vocab_size",),
 }
 INTERMEDIATE = ("intermediate_size", "ffn_hidden_size", "ffn_dim", "n_inner")
+# Layers behind the last that predict several tokens at a time, which are left out.
+EXTRA_LAYERS = "num_nextn_predict_layers"
+MAX_LAYERS = 1000  # no model is as deep; a damaged config would have everybody count to its number
 CONTEXT = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx")
 # Old checkpoints leave out what was the library's default when they were saved.
 TIED = {
@@ -52,6 +55,7 @@ class Geometry:
     dtype: str | None
     max_model_len: int | None
     is_quantized: bool
+    has_extra_layers: bool = False
 
     @property
     def num_layers(self) -> int:
@@ -65,9 +69,10 @@ class Geometry:
 
 
 def read_geometry(config: Mapping[str, Any]) -> Geometry:
-    """The geometry by a parsed config.json. Raises: StartError for one that lacks a size."""
-    nested = config.get("text_config")
-    text: dict[str, Any] = {**config, **(nested if isinstance(nested, dict) else {})}
+    """The geometry by a parsed config.json. Raises: StartError for one that lacks a size, or names
+    too many layers."""
+    check_depth(config)
+    text = _text_config(config)
     sizes = {name: _size(text, name, names) for name, names in FIELDS.items()}
     hidden_size, num_heads = sizes["hidden_size"], sizes["num_heads"]
     head_dim = _first(text, ("head_dim",)) or hidden_size // num_heads
@@ -86,7 +91,24 @@ def read_geometry(config: Mapping[str, Any]) -> Geometry:
         dtype=str(dtype).removeprefix("torch.") if dtype else None,
         max_model_len=_first(text, CONTEXT),
         is_quantized="quantization_config" in config,
+        has_extra_layers=bool(text.get(EXTRA_LAYERS)),
     )
+
+
+def check_depth(config: Mapping[str, Any], checkpoint: object = "The checkpoint") -> None:
+    """Raises: StartError for more layers than any model has: to make them, even without weights,
+    takes all time and memory."""
+    num_layers = _first(_text_config(config), FIELDS["num_layers"])
+    if num_layers is not None and num_layers > MAX_LAYERS:
+        raise StartError(
+            f"{checkpoint}'s config.json names {num_layers} layers, and no model has more than "
+            f"{MAX_LAYERS}. It is damaged: download it again."
+        )
+
+
+def _text_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    nested = config.get("text_config")
+    return {**config, **(nested if isinstance(nested, dict) else {})}
 
 
 def _first(config: Mapping[str, Any], names: tuple[str, ...]) -> int | None:

@@ -59,10 +59,12 @@ class Part:
 
 @dataclass(frozen=True)
 class Weights:
-    """The decoder layers in order, and the embeddings, norms and heads around them."""
+    """The decoder layers in order, and the embeddings, norms and heads around them. `beyond` are
+    the names of weights of layers that the config does not name, and nobody loads."""
 
     layers: tuple[Part, ...]
     outer: Part
+    beyond: tuple[str, ...] = ()
 
     @cached_property
     def stored_dtype(self) -> str:
@@ -127,16 +129,21 @@ def sort_weights(tensors: Iterable[StoredTensor], geometry: Geometry) -> Weights
     used = [tensor for tensor in tensors if not _is_buffer(tensor)]
     prefix = _layers_prefix(used, geometry.num_layers)
     layers: list[list[StoredTensor]] = [[] for _ in range(geometry.num_layers)]
-    outer = []
+    names = {tensor.name for tensor in used}
+    outer, beyond = list[StoredTensor](), list[str]()
     for tensor in used:
         match = IN_LAYER.match(tensor.name)
         if match is None or (match[1] or "") != prefix:
             outer.append(tensor)
-        elif int(match[2]) < len(layers):  # the rest is for training: transformers drops it
+        elif int(match[2]) < len(layers):
             layers[int(match[2])].append(tensor)
+        elif f"{tensor.name[: match.start(2)]}0{tensor.name[match.end(2) :]}" in names:
+            beyond.append(tensor.name)
     if geometry.is_tied:
         outer = _without_heads(outer)
-    return Weights(tuple(Part(tuple(layer)) for layer in layers), Part(tuple(outer)))
+    if geometry.has_extra_layers:
+        beyond = []
+    return Weights(tuple(Part(tuple(layer)) for layer in layers), Part(tuple(outer)), tuple(beyond))
 
 
 def has_part(name: str, part: str) -> bool:

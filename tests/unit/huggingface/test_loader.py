@@ -127,6 +127,10 @@ def spoil_a_weight(folder: Path) -> None:
         (forget_a_layer, "9 weights of layers that its config.json does not name"),
         (add_a_layer, "lacks 9 of the model's weights"),
         (
+            lambda folder: configure(folder, num_hidden_layers=10**9, layer_types=None),
+            "names 1000000000 layers",
+        ),
+        (
             lambda folder: configure(folder, intermediate_size=64),
             r"down_proj.weight is \[32, 48\] where \[32, 64\] is wanted",
         ),
@@ -149,6 +153,15 @@ def test_damage_is_named(checkpoint: Path, damage: Callable[[Path], None], says:
     message = reason(checkpoint)
     assert re.search(says, message)
     assert str(checkpoint) in message
+
+
+@pytest.mark.parametrize("streaming", ["auto", "accelerate", "off"])
+def test_layers_that_would_be_left_out(checkpoint: Path, streaming: str, tmp_path: Path) -> None:
+    """Files with more layers than the config names are refused by the same words however the
+    weights would reach the model, before any are read."""
+    forget_a_layer(checkpoint)
+    memory = {"cpu": "1MiB", "disk": str(tmp_path), "streaming": streaming}
+    assert reason(checkpoint, memory=memory) == reason(checkpoint)
 
 
 def test_missing_folders_are_named() -> None:

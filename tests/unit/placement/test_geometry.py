@@ -82,3 +82,11 @@ def test_missing_sizes_are_named(missing: str) -> None:
     config = {name: value for name, value in LLAMA_70B.items() if name != missing}
     with pytest.raises(StartError, match=missing):
         read_geometry(config | {"vocab_size": 9})
+
+
+def test_a_depth_that_no_model_has() -> None:
+    """A damaged config with a billion layers is refused by its number, not counted through."""
+    deep = LLAMA_70B | {"vocab_size": 9, "num_hidden_layers": 10**9}
+    for config in (deep, {"text_config": deep}):
+        with pytest.raises(StartError, match="names 1000000000 layers"):
+            read_geometry(config)

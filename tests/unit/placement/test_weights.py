@@ -44,6 +44,22 @@ def test_what_transformers_drops_is_not_counted(tmp_path: Path) -> None:
     assert [layer.num_parameters for layer in weights.layers] == [LAYER] * 7
 
 
+@pytest.mark.parametrize("prefix", ["model.", ""])
+def test_layers_that_the_config_does_not_name(prefix: str, tmp_path: Path) -> None:
+    """They are told by their weights' names, those of bare decoders too; not so the layers that
+    predict further tokens, where a config says that there are some."""
+    config = llama_config(num_hidden_layers=7)
+    shapes = llama_shapes(llama_config()) | {"model.layers.7.more.weight": (3,)}
+    bare = {name.replace("model.", prefix, 1): shape for name, shape in shapes.items()}
+    write_weights(tmp_path / "model.safetensors", bare)
+    write_config(tmp_path, config)
+    beyond = from_folder(tmp_path).weights.beyond
+    assert len(beyond) == 9
+    assert all(name.startswith(f"{prefix}layers.7.") for name in beyond)
+    write_config(tmp_path, config | {"num_nextn_predict_layers": 1})
+    assert from_folder(tmp_path).weights.beyond == ()
+
+
 @pytest.mark.parametrize(
     ("quantization", "matrices"),
     [

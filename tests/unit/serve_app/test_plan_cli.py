@@ -181,6 +181,17 @@ def test_nothing_to_plan(
     assert says in capsys.readouterr().err
 
 
+def test_layers_that_the_config_does_not_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What could not be loaded is not planned."""
+    config = llama_config(num_hidden_layers=8)
+    write_weights(tmp_path / "model.safetensors", llama_shapes(config))
+    write_config(tmp_path, config | {"num_hidden_layers": 7})
+    assert run(tmp_path) == 1
+    assert "9 weights of layers that its config.json does not name" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "arguments", [["--gpu", "much"], ["--batch", "0"], ["--disk-gbps", "-1"], ["--context", "x"]]
 )
