@@ -26,7 +26,7 @@ class MemoryConfig(Config):
     cpu: Amount | None = Field(
         default=None,
         description="RAM, such as 24GiB, libraries included; reserved with Ray. Left out, a model "
-        "that streams from RAM to a GPU of `gpu` reserves what it plans for that",
+        "that must stream reserves what it plans for that",
     )
     disk: str | None = Field(
         default=None, min_length=1, description="a folder for weights that fit in neither"

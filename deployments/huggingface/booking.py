@@ -3,7 +3,8 @@
 Ray books parts of GPUs but enforces none; torch's allocator does. Imports torch only to enforce.
 """
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from deployments.catalog import checkpoint_path
@@ -13,11 +14,19 @@ from deployments.placement.adapters import adapter_bytes
 from deployments.placement.arrangement import GPU_LIBRARY_BYTES, Tier, least
 from deployments.placement.budget import Budget
 from deployments.placement.demand import Model, demand
-from deployments.placement.planner import Question, make_plan, quantizations
+from deployments.placement.planner import Plan, Question, make_plan, quantizations
 from deployments.placement.source import from_folder
 from deployments.placement.workload import Workload
 
 UNLIMITED = 2**60
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRam:
+    """Of a node: what it can promise its replicas, and all that there is."""
+
+    promised_bytes: int
+    all_bytes: int
 
 
 def gpu_bytes(config: HuggingFaceConfig) -> int | None:
@@ -33,21 +42,51 @@ def gpu_bytes(config: HuggingFaceConfig) -> int | None:
     return least(asked, Tier.RESIDENT, Budget(UNLIMITED, UNLIMITED)).gpu_bytes
 
 
-def ram_bytes(config: HuggingFaceConfig) -> int | None:
+def ram_bytes(config: HuggingFaceConfig, largest: NodeRam | None = None) -> int | None:
     """The RAM that a replica is to reserve: `memory.cpu`, else what layers take that stream from
-    RAM to a GPU of `memory.gpu`. None where nothing streams, or where what streams follows from
-    the node that the replica will be on."""
+    RAM to a GPU of `memory.gpu`, else, without a GPU, what a model that even the `largest` node has
+    no room for takes there while it streams from `memory.disk`. None where nothing must stream, or
+    where what streams follows from the node that the replica will be on."""
     memory = config.memory
     if memory is None or memory.cpu is not None:
         return config.reserved_ram_bytes
-    if not memory.gpu or memory.streaming == "off" or (model := _model(config)) is None:
+    can_stream = bool(memory.gpu) or (memory.disk is not None and largest is not None)
+    if memory.streaming == "off" or not can_stream or (model := _model(config)) is None:
         return None
+    if memory.gpu:
+        tiers = Tier.RESIDENT, Tier.RAM
+        plan = make_plan(_question(config, memory, model, Budget(memory.gpu, UNLIMITED), tiers))
+        return plan.arrangement.host_bytes if plan.streams and plan.arrangement else None
+    return None if largest is None else _bytes_from_disk(config, memory, model, largest)
+
+
+def _bytes_from_disk(
+    config: HuggingFaceConfig, memory: MemoryConfig, model: Model, largest: NodeRam
+) -> int | None:
+    """None for a model that may be resident. For one that cannot even stream in what the node can
+    promise, the least: Ray then says that there is no such node."""
+
+    def planned(num_bytes: int) -> Plan:
+        return make_plan(_question(config, memory, model, Budget(0, num_bytes, UNLIMITED)))
+
+    best = planned(largest.all_bytes).chosen
+    if best is not None and best.tier is Tier.RESIDENT:
+        return None
+    plan = planned(largest.promised_bytes)
+    if plan.arrangement is not None:
+        return plan.arrangement.host_bytes
+    return plan.smallest.needs.cpu_bytes if plan.smallest else None
+
+
+def _question(
+    config: HuggingFaceConfig,
+    memory: MemoryConfig,
+    model: Model,
+    budget: Budget,
+    tiers: Sequence[Tier] = tuple(Tier),
+) -> Question:
     allowed = quantizations(model, config.quantization)
-    tiers = Tier.RESIDENT, Tier.RAM
-    budget = Budget(memory.gpu, UNLIMITED)
-    workload = _workload(memory, model, config)
-    plan = make_plan(Question(model, workload, budget, allowed, tiers))
-    return plan.arrangement.host_bytes if plan.streams and plan.arrangement else None
+    return Question(model, _workload(memory, model, config), budget, allowed, tiers)
 
 
 def _model(config: HuggingFaceConfig) -> Model | None:

@@ -3,20 +3,32 @@
 An operator's `ray_actor_options` win over the args, so what was asked for is not what counts.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import ray
 from ray.util.placement_group import PlacementGroup, get_current_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from deployments.config import BackendConfig
+from deployments.config import BackendConfig, HuggingFaceConfig
 from deployments.exchange import Backend
 
 
 def granted(config: BackendConfig) -> BackendConfig:
-    """The configuration with the part of a GPU that this replica has, if it shares one."""
-    has = ray.get_runtime_context().get_assigned_resources().get("GPU", 0.0)
-    return config.model_copy(update={"num_gpus": has}) if 0 < has < 1 else config
+    """The configuration with what this replica has."""
+    return within(config, ray.get_runtime_context().get_assigned_resources())
+
+
+def within(config: BackendConfig, has: Mapping[str, float]) -> BackendConfig:
+    """The configuration with the part of a GPU that a replica has, if it shares one, and, for a
+    model that may stream without a GPU, with the RAM that Ray has promised it, if any."""
+    gpus, ram = has.get("GPU", 0.0), has.get("memory", 0.0)
+    if 0 < gpus < 1:
+        config = config.model_copy(update={"num_gpus": gpus})
+    memory = config.memory if isinstance(config, HuggingFaceConfig) else None
+    if memory is None or memory.cpu is not None or gpus or not ram:
+        return config
+    return config.model_copy(update={"memory": memory.model_copy(update={"cpu": int(ram)})})
 
 
 def join_group(backend: Backend) -> None:

@@ -7,16 +7,17 @@
 """
 
 from collections.abc import Sequence
-from math import ceil
+from math import ceil, inf
 from typing import Any
 
 from deployments.config import BackendConfig, HuggingFaceConfig
-from deployments.huggingface.booking import gpu_bytes, ram_bytes
+from deployments.huggingface.booking import NodeRam, gpu_bytes, ram_bytes
 from serve_app.placement.node import ACCELERATOR, ACCELERATOR_PART, Node
 from serve_app.placement.selector import as_ray_reads, matches, off_gpu_nodes
 
 SHARE_STEPS = 20  # a share is rounded up to a twentieth
 LARGEST_SHARE = 0.5  # two replicas with more do not fit on one GPU
+MEMORY, OBJECT_STORE = "memory", "object_store_memory"  # Ray's names
 
 Options = dict[str, Any]
 
@@ -27,7 +28,7 @@ def options(config: BackendConfig, nodes: Sequence[Node]) -> Options:
         return _group(config)
     gpus = num_gpus(config, nodes)
     actor: Options = {"num_cpus": config.num_cpus, "num_gpus": gpus}
-    if (reserved := _reserved_ram_bytes(config)) is not None:
+    if (reserved := _reserved_ram_bytes(config, gpus, nodes)) is not None:
         actor["memory"] = reserved
     if config.accelerator_type and gpus:
         actor["accelerator_type"] = config.accelerator_type
@@ -60,11 +61,22 @@ def num_gpus(config: BackendConfig, nodes: Sequence[Node]) -> float:
     return config.gpu_share if planned is None else planned
 
 
-def _reserved_ram_bytes(config: BackendConfig) -> int | None:
-    """What other replicas must not be promised: `memory.cpu`, or what a model streams from."""
-    if isinstance(config, HuggingFaceConfig):
-        return ram_bytes(config)
-    return config.reserved_ram_bytes
+def _reserved_ram_bytes(config: BackendConfig, gpus: float, nodes: Sequence[Node]) -> int | None:
+    """What other replicas must not be promised: `memory.cpu`, or what a model streams through."""
+    if not isinstance(config, HuggingFaceConfig):
+        return config.reserved_ram_bytes
+    suitable = [node for node in nodes if matches(node, config.label_selector)]
+    return ram_bytes(config, None if gpus else _largest_ram(suitable))
+
+
+def _largest_ram(nodes: Sequence[Node]) -> NodeRam | None:
+    """Of the node that can promise the most. Ray parts what a node has in what it promises and the
+    room of its object store."""
+    node = max(nodes, key=lambda node: node.resources.get(MEMORY, 0), default=None)
+    promised = node.resources.get(MEMORY, 0) if node else 0
+    if node is None or not 0 < promised < inf:
+        return None
+    return NodeRam(int(promised), int(promised + node.resources.get(OBJECT_STORE, 0)))
 
 
 def _suits(node: Node, config: BackendConfig) -> bool:

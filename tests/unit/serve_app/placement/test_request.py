@@ -10,8 +10,13 @@ from deployments.backends import configure
 from deployments.catalog import checkpoint_path
 from deployments.config import HuggingFaceConfig
 from deployments.huggingface.booking import allowed_bytes, enforce, fraction, gpu_bytes
+from deployments.placement.arrangement import Tier, least
+from deployments.placement.budget import Budget
+from deployments.placement.demand import demand
 from deployments.placement.source import from_folder
+from deployments.placement.workload import Workload
 from deployments.vllm_engine.args import _executor
+from serve_app.placement.granted import within
 from serve_app.placement.node import ACCELERATOR_LABEL, NODE_ID_LABEL, Node
 from serve_app.placement.request import cpu_options, num_gpus, options
 from serve_app.placement.selector import matches
@@ -95,6 +100,57 @@ def test_ram_that_is_streamed_from(tmp_path: Path) -> None:
     assert actor(given)["memory"] == 2 * 2**30
     for memory in ({"gpu": "15GiB"}, {"gpu": "600MiB", "streaming": "off"}, {"gpu": 0}, {}):
         assert "memory" not in actor({**args, "memory": {**work, **memory}})
+
+
+def ram_node(promised: int, store: int = 0) -> Node:
+    return Node("r", {"CPU": 8.0, "memory": float(promised), "object_store_memory": float(store)})
+
+
+def test_ram_that_is_streamed_through(tmp_path: Path) -> None:
+    """Without a GPU and without `cpu`, a model that even the largest node has no room for reserves
+    with Ray what it takes there while it streams from disk, or, if that is more than there is, the
+    least that would do. One that a node has room for, or that may not stream, reserves none."""
+    config = llama_config(hidden_size=512, intermediate_size=2048, num_hidden_layers=24)
+    write_config(tmp_path, config)
+    write_weights(tmp_path / "model.safetensors", llama_shapes(config))
+    work: dict[str, Any] = {"batch": 1, "context": 64}
+    asked = demand(from_folder(tmp_path), "none", Workload(**work))
+    least_of = {tier: least(asked, tier, Budget(0, 0)).cpu_bytes for tier in Tier}
+    disk = {**work, "disk": str(tmp_path)}
+
+    def reserved(node: Node, **memory: Any) -> int | None:
+        args = {**HF, "checkpoint": str(tmp_path), "memory": disk | memory}
+        return actor(args, node).get("memory")
+
+    room = least_of[Tier.RESIDENT] - 10**7
+    found = reserved(ram_node(room))
+    assert found is not None
+    assert least_of[Tier.DISK] < found <= room
+    assert reserved(ram_node(room - 10**7, 10**7 - 1)) == reserved(ram_node(room - 10**7))
+    assert reserved(ram_node(room, 10**7)) is None
+    assert reserved(ram_node(room), streaming="off") is None
+    assert reserved(ram_node(room), disk=None) is None
+    assert reserved(ram_node(room), cpu="2GiB") == 2 * 2**30
+    assert reserved(ram_node(least_of[Tier.DISK] - 1)) == least_of[Tier.DISK]
+    assert reserved(CPU_NODE) is None  # nobody knows what it has
+
+
+def test_a_replica_keeps_to_the_ram_that_it_was_promised() -> None:
+    """What Ray has granted is the budget of a model without a GPU whose args give none."""
+
+    def cpu(has: dict[str, float], **memory: Any) -> int | None:
+        config = within(configure({**HF, "memory": memory}), has)
+        assert isinstance(config, HuggingFaceConfig)
+        assert config.memory
+        return config.memory.cpu
+
+    assert cpu({"memory": 2e9}) == 2 * 10**9
+    assert cpu({"memory": 2e9}, cpu="1GB") == 10**9
+    assert cpu({"memory": 2e9, "GPU": 1.0}) is None
+    assert cpu({"CPU": 1.0}) is None
+    assert within(configure(HF), {"memory": 2e9}) == configure(HF)
+    half = within(configure(HF), {"GPU": 0.5})
+    assert half.num_gpus == 0.5
 
 
 @pytest.mark.parametrize(
