@@ -13,11 +13,18 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
 from deployments.config import HuggingFaceConfig
-from deployments.huggingface import accelerated, attention, quantization
+from deployments.huggingface import accelerated, attention, packing, quantization
 from deployments.huggingface.checkpoint import Checkpoint, encoder_decoder
 from deployments.huggingface.fit import check_generates, check_layers, check_weights
+from deployments.huggingface.freed_memory import return_freed_memory
 from deployments.huggingface.streaming import streamed
-from deployments.huggingface.weights import LOADING, CountedTensor, opened, stored_dtype
+from deployments.huggingface.weights import (
+    LOADING,
+    CountedTensor,
+    converted,
+    opened,
+    stored_dtype,
+)
 from deployments.placement.planner import Plan
 from deployments.progress import Progress, Report
 
@@ -36,6 +43,8 @@ def build(
     if plan is not None and plan.streams:
         return _streaming(empty, checkpoint, config, plan, report).eval()
     on_gpu = torch.cuda.is_available() if plan is None else plan.question.budget.has_gpu
+    if config.quantization != "none" and not on_gpu:
+        return_freed_memory()  # what packing takes is much beside what it makes
     model, info = filled(empty, checkpoint, config, on_gpu, report)
     check_weights(checkpoint.folder, info)
     check_layers(checkpoint.folder, info, model)
@@ -54,18 +63,20 @@ def filled(
     model_class = type(empty)
     with opened(checkpoint.files, report) as weights, quantization.convertible(model_class):
         dtype = _dtype(config.dtype, empty.config, weights)
-        model, info = model_class.from_pretrained(
-            None,
-            config=empty.config,
-            state_dict=weights,
-            dtype=dtype,
-            attn_implementation=implementation,
-            device_map={"": "cuda" if on_gpu else "cpu"},
-            generation_config=_generation_config(checkpoint.folder, empty),
-            ignore_mismatched_sizes=True,  # else it raises without their names
-            output_loading_info=True,
-            **quantization.options(config, dtype, empty),
-        )
+        kept = dtype if config.quantization == "none" else None
+        with converted(checkpoint.files, weights, kept), packing.by_pieces():
+            model, info = model_class.from_pretrained(
+                None,
+                config=empty.config,
+                state_dict=weights,
+                dtype=dtype,
+                attn_implementation=implementation,
+                device_map={"": "cuda" if on_gpu else "cpu"},
+                generation_config=_generation_config(checkpoint.folder, empty),
+                ignore_mismatched_sizes=True,  # else it raises without their names
+                output_loading_info=True,
+                **quantization.options(config, dtype, empty),
+            )
     return model, info
 
 

@@ -1,13 +1,16 @@
 """The tensors of a checkpoint, each read when it is asked for, and counted.
 
-transformers takes them as the state dict of a model, and reads several at a time. Pickles are read
-by torch's restricted unpickler, which builds tensors and runs nothing.
+transformers takes them as the state dict of a model, and reads several at a time. What stays as it
+is, is the file itself, mapped into memory; what is cast or quantised is read past the page cache
+and let go of: mapped, it would take its bytes for as long as its file is open. Pickles are read by
+torch's restricted unpickler, which builds tensors and runs nothing.
 """
 
 import logging
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -16,14 +19,20 @@ import torch
 from safetensors import safe_open
 
 from deployments.errors import StartError
-from deployments.placement.header import damaged
+from deployments.huggingface.streaming.layout import DTYPES, can_be_viewed
+from deployments.huggingface.streaming.preparing import read
+from deployments.huggingface.streaming.reader import Reader
+from deployments.placement.header import StoredTensor, damaged, read_header
 from deployments.progress import Progress, Report, Shard
 
 logger = logging.getLogger(__name__)
 
 LOADING = "loading weights"
 NUM_LOG_LINES = 10
+SAFETENSORS = ".safetensors"
 GB = 1e9
+
+Read = Callable[[], torch.Tensor]
 
 
 class Tally:
@@ -83,9 +92,14 @@ class CountedTensor:
         self._source = source
         self._file = file
         self._tally = tally
+        self._read: Read | None = None
+
+    def read_by(self, read: Read) -> None:
+        """From now on, `read` brings it."""
+        self._read = read
 
     def __getitem__(self, index: Any) -> torch.Tensor:
-        tensor: torch.Tensor = self._source[index]
+        tensor: torch.Tensor = self._source[index] if self._read is None else self._read()[index]
         self._tally.add(self._file, tensor.numel() * tensor.element_size())
         return tensor
 
@@ -114,6 +128,30 @@ def opened(files: Sequence[Path], report: Report) -> Iterator[dict[str, CountedT
         tally.finish()
 
 
+@contextmanager
+def converted(
+    files: Sequence[Path], weights: Mapping[str, CountedTensor], kept: torch.dtype | None
+) -> Iterator[None]:
+    """Inside, the weights that are not of the type `kept` come into memory that nothing else holds.
+
+    Raises: OSError.
+    """
+    stored = [t for file in files if file.suffix == SAFETENSORS for t in read_header(file)]
+    apart = [t for t in stored if can_be_viewed(t) and DTYPES[t.dtype] != kept]
+    reader = Reader({tensor.file for tensor in apart})
+    try:
+        for tensor in apart:
+            weights[tensor.name].read_by(partial(_read, tensor, reader))
+        yield
+    finally:
+        reader.close()
+
+
+def _read(tensor: StoredTensor, reader: Reader) -> torch.Tensor:
+    """Raises: WeightsLost."""
+    return read({tensor.name: tensor}, reader)[tensor.name]
+
+
 def stored_dtype(weights: Mapping[str, CountedTensor]) -> torch.dtype:
     """The type in which weights lie in their files."""
     types = (weight.peek().dtype for weight in weights.values())
@@ -121,7 +159,7 @@ def stored_dtype(weights: Mapping[str, CountedTensor]) -> torch.dtype:
 
 
 def _sources(file: Path, stack: ExitStack) -> dict[str, Any]:
-    if file.suffix == ".safetensors":
+    if file.suffix == SAFETENSORS:
         opened_file = stack.enter_context(safe_open(file, framework="pt"))
         return {name: opened_file.get_slice(name) for name in opened_file.keys()}  # noqa: SIM118
     return {name: t for name, t in _unpickled(file).items() if isinstance(t, torch.Tensor)}

@@ -55,7 +55,7 @@ def least(demand: Demand, tier: Tier, budget: Budget) -> Needs:
     if not budget.has_gpu:
         own = budget.base_bytes + CPU_LIBRARY_BYTES
         if tier is Tier.RESIDENT:
-            return Needs(0, own + fixed + layers + joining)
+            return Needs(0, own + demand.resident_on_cpu)
         own += demand.fixed_in_blocks
         return Needs(0, own + _num_slots(demand) * slot, disk)
     fixed += GPU_LIBRARY_BYTES

@@ -7,6 +7,12 @@ from deployments.placement.weights import BYTES, DTYPES, Weights
 from deployments.placement.workload import Working, Workload, working
 
 SCRATCH_BYTES = 8  # of each number: unpacked in float32, and in the model's type
+# The same of resident matrices on a CPU. bitsandbytes makes two bytes of a number before it makes
+# one, and unpacks that to float32; nf4 it unpacks to the model's type, and arranges anew before the
+# first use, on processors that have instructions for it.
+INT8_PACKING_BYTES = 3
+NF4_PACKING_BYTES = 7
+INT8_UNPACKED_BYTES = 4
 BLOCK_NUMBERS = 2**21  # that the streamer unpacks at a time on a CPU, or 64 rows of them
 BLOCK_ROWS = 64
 
@@ -41,7 +47,8 @@ class Model:
 class Demand:
     """Bytes in memory. `repacked`: the layers cannot be read from the files as they are. `scratch`
     is what the largest quantised matrix takes while it is used, `block_scratch` what it takes if
-    some of its rows are unpacked at a time. Adapters stay where the model runs, as they are."""
+    some of its rows are unpacked at a time. Resident on a CPU, it takes `packing` while it is
+    loaded and `unpacked` while it is used. Adapters stay where the model runs, as they are."""
 
     layers: tuple[int, ...]
     outer: int
@@ -49,6 +56,8 @@ class Demand:
     repacked: bool
     scratch: int = 0
     block_scratch: int = 0
+    packing: int = 0
+    unpacked: int = 0
     adapters: int = 0
     can_stream: bool = True
 
@@ -63,6 +72,12 @@ class Demand:
         return self.fixed - self.scratch + min(self.scratch, self.block_scratch)
 
     @property
+    def resident_on_cpu(self) -> int:
+        """All that a resident model takes in RAM. It works when all of it is packed."""
+        work = self.unpacked + self.working.total_bytes + self.working.joining_bytes
+        return self.weight_bytes + self.adapters + max(self.packing, work)
+
+    @property
     def weight_bytes(self) -> int:
         """All weights."""
         return self.outer + sum(self.layers)
@@ -72,6 +87,7 @@ def demand(model: Model, quantization: str, workload: Workload) -> Demand:
     """What `model` asks for."""
     dtype = model.stored_name
     weights = model.weights
+    packing, unpacked = _scratch_on_cpu(model, quantization)
     return Demand(
         layers=tuple(layer.num_bytes(dtype, quantization) for layer in weights.layers),
         outer=weights.outer.num_bytes(dtype),
@@ -79,6 +95,19 @@ def demand(model: Model, quantization: str, workload: Workload) -> Demand:
         repacked=quantization != "none" or weights.has_parts or not weights.is_stored_as(dtype),
         scratch=0 if quantization == "none" else weights.largest_matrix * SCRATCH_BYTES,
         block_scratch=max(BLOCK_NUMBERS, BLOCK_ROWS * weights.longest_row) * SCRATCH_BYTES,
+        packing=packing * weights.largest_matrix,
+        unpacked=unpacked * weights.largest_matrix,
         adapters=model.adapter_bytes,
         can_stream=not model.geometry.is_quantized,
     )
+
+
+def _scratch_on_cpu(model: Model, quantization: str) -> tuple[int, int]:
+    """Bytes for each number of a matrix, while it is packed and while it is used."""
+    stored = int(BYTES.get(model.weights.stored_dtype, 0))
+    match quantization:
+        case "int8":
+            return stored + INT8_PACKING_BYTES, INT8_UNPACKED_BYTES
+        case "nf4":
+            return max(stored + 1, NF4_PACKING_BYTES), model.element_bytes
+    return 0, 0

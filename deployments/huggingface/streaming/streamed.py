@@ -1,20 +1,16 @@
 """From a plan to a model that streams, or to the reason why it cannot."""
 
-import contextlib
-import ctypes
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from deployments.huggingface.freed_memory import return_freed_memory
 from deployments.huggingface.streaming.modules import Unstreamable, match
 from deployments.huggingface.streaming.preparing import Making, need_repacking, prepared
 from deployments.huggingface.streaming.streamer import Streamer
 from deployments.placement.planner import Plan
 from deployments.progress import Report
-
-M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
-MMAP_THRESHOLD_BYTES = 2**20
 
 __all__ = ["Unstreamable", "load"]
 
@@ -37,7 +33,7 @@ def load(
     assert chosen is not None
     dtype: torch.dtype = getattr(torch, asked.dtype)
     if not plan.question.budget.has_gpu:
-        _return_freed_memory()  # what repacking takes, too
+        return_freed_memory()  # what repacking takes, too
     model = empty(skeleton, dtype)
     matched = match(model, asked.weights)
     making = Making(dtype, chosen.quantization, unquantized)
@@ -58,10 +54,3 @@ def empty(skeleton: Any, dtype: torch.dtype) -> Any:
         return type(skeleton)._from_config(
             config, dtype=dtype, attn_implementation=config._attn_implementation
         )
-
-
-def _return_freed_memory() -> None:
-    """Lets the C library give large freed blocks back to the system. It would learn to keep them:
-    caches that grow layer by layer then leave holes behind that the next ones do not fit in."""
-    with contextlib.suppress(AttributeError, OSError):  # a C library without mallopt
-        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES)

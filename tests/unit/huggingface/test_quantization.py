@@ -1,15 +1,19 @@
 import json
 import logging
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from bitsandbytes import functional
 from pydantic import ValidationError
 from torch import nn
 
 from deployments import backends
 from deployments.config import HuggingFaceConfig
 from deployments.errors import StartError
+from deployments.huggingface import packing
 from deployments.huggingface.loader import load
 
 from . import architectures
@@ -68,6 +72,26 @@ def test_the_weights_take_less_memory() -> None:
         for kind in ("none", "int8", "nf4")
     }
     assert sizes["nf4"] < sizes["int8"] < sizes["none"] / 2
+
+
+@pytest.mark.parametrize("shape", [(3 * 1024, 1024), (5, 2**21), (2**21 + 64, 2)])
+def test_packing_by_pieces(shape: tuple[int, int]) -> None:
+    """Matrices that are packed some rows at a time have the bytes that bitsandbytes gives them as
+    a whole."""
+    weight = torch.randn(shape)
+    options = {"blocksize": 64, "compress_statistics": True, "quant_type": "nf4"}
+    options["quant_storage"] = torch.uint8
+    found = []
+    for way in (nullcontext, packing.by_pieces):
+        with way():
+            packed, state = functional.quantize_4bit(weight, **options)
+            parts = (state.absmax, state.state2.absmax, state.offset)
+            unpacked = functional.dequantize_4bit(packed, state)
+            found.append(
+                (packed, *parts, unpacked, *functional.int8_vectorwise_quant(weight.half()))
+            )
+    for whole, pieces in zip(*found, strict=True):
+        assert (whole is None and pieces is None) or torch.equal(whole, pieces)
 
 
 def test_a_model_of_which_nothing_was_converted_is_refused(tmp_path: Path) -> None:

@@ -64,11 +64,23 @@ def test_order_on_a_cpu() -> None:
     assert name(plan(0, resident - 1)) is None
     assert name(plan(0, resident - 1, 0)) == "streamed from disk"
     assert name(plan(0, resident - 1, 0, *QUANTIZATIONS)) == "resident, int8"
-    int8 = resident - EXACT.weight_bytes + ASKED["int8"].weight_bytes + ASKED["int8"].scratch
+    int8 = CPU + ASKED["int8"].resident_on_cpu
     assert name(plan(0, int8 - 1, 0, *QUANTIZATIONS)) == "resident, nf4"
     streamed = CPU + FIXED + DISK_SLOTS * SLOT
     assert name(plan(0, streamed, 0)) == "streamed from disk"
     assert name(plan(0, streamed - 1, 0)) is None
+
+
+def test_a_resident_model_works_when_it_is_packed() -> None:
+    """Of what packing a matrix takes and of what a step takes, RAM must have the larger."""
+    int8 = ASKED["int8"]
+    work = int8.unpacked + int8.working.total_bytes + int8.working.joining_bytes
+    for packing, more in ((0, work), (work - 1, work), (work + 5, work + 5)):
+        asked = replace(int8, packing=packing)
+        assert asked.resident_on_cpu == int8.weight_bytes + more
+        assert least(asked, Tier.RESIDENT, Budget(0, 0, 0, BASE)).cpu_bytes == CPU + (
+            asked.resident_on_cpu
+        )
 
 
 def test_order_on_a_gpu() -> None:
@@ -99,7 +111,7 @@ def test_streamed_layers_are_evenly_spaced() -> None:
 def test_what_fits_only_unpacked_by_blocks() -> None:
     """Where all quantised layers fit, but no whole matrix of them unpacked, one of them streams,
     and matrices are unpacked by blocks."""
-    large = replace(ASKED["nf4"], scratch=2**27, block_scratch=2**20)
+    large = replace(ASKED["nf4"], unpacked=2**27, scratch=2**27, block_scratch=2**20)
     needs = least(large, Tier.RESIDENT, Budget(0, 0, 0, BASE))
     budget = Budget(0, needs.cpu_bytes - 1, 0, BASE)
     arranged = arrange(large, Tier.DISK, budget)
