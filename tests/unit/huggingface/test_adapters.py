@@ -11,14 +11,19 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from peft import PeftModel
 
 from deployments.config import HuggingFaceConfig
 from deployments.huggingface.adapters.loading import inject
 from deployments.huggingface.adapters.rows import Adapters
 from deployments.huggingface.capacity import Capacity
+from deployments.huggingface.decoder import Decoder
+from deployments.huggingface.loader import Loaded, load
 from deployments.huggingface.measure import measure
+from deployments.huggingface.self_check import agree
 
-from .architectures import random_model
+from .architectures import random_model, save
+from .asking import configured
 from .lora import generated_with, save_adapter
 from .scheduling import Asked, Event, generated, run
 from .test_batching import MAX_TOKENS, capacities, prompt
@@ -137,3 +142,30 @@ def test_half_precision_is_pefts_own(tmp_path: Path) -> None:
     run(model, Capacity(), [Event(0, asked)], adapters)
     right = generated_with(random_model("llama").bfloat16(), folder, prompt(13), MAX_TOKENS)
     assert asked.answer == right
+
+
+@pytest.mark.parametrize("quantization", ["int8", "nf4"])
+@torch.inference_mode()
+def test_a_quantised_base(quantization: str, tmp_path: Path) -> None:
+    """On a base in 8 or 4 bits rows with an adapter and without are batched, and each is told what
+    PEFT tells it there alone, but for rounding: bitsandbytes multiplies in half precision."""
+    wide = {"hidden_size": 64, "intermediate_size": 128}
+    save("llama", tmp_path / "base", **wide)
+    folder = save_adapter(random_model("llama", **wide), tmp_path / "poet", seed=1)
+
+    def loaded(**more: Any) -> Loaded:
+        return load(configured(tmp_path / "base", quantization=quantization, **more))
+
+    found = loaded(adapters={"poet": str(folder)})
+    assert found.capacity.mixes_adapters
+    assert found.capacity.max_sequences > 1
+    ids = torch.tensor([prompt(13)] * 2)
+    base, poet = Decoder(found.model, found.adapters).forward(
+        ids, torch.ones_like(ids), None, [None, "poet"]
+    )[0]
+    right = loaded().model(ids[:1]).logits[0, -1]
+    adapted = PeftModel.from_pretrained(loaded().model, str(folder)).eval()
+    limit = 0.25  # of their standard deviation
+    assert agree(right, base, limit)
+    assert agree(adapted(ids[:1]).logits[0, -1], poet, limit)
+    assert not agree(base, poet, limit)
