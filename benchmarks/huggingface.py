@@ -1,7 +1,8 @@
 """Our engine for Hugging Face models beside what transformers has, on the demo model, in one run.
 
-Every contender is up all the time, in a process of its own, and one at a time works, the others
-paused: A B C A B C. It judges the bars of issue 3 that need no GPU.
+Every contender has a process of its own, and one at a time works, the others paused: A B C A B C.
+Servers are started several times meanwhile: the pace of one differs from start to start. It judges
+the bars of issue 3 that need no GPU.
 """
 
 import os
@@ -11,7 +12,8 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import msgspec
@@ -41,6 +43,7 @@ class Pass:
     cpu_s: float
     others_share: float  # of a core, used by everything else on the machine
     failures: dict[str, int]
+    start: int = 0  # which one of the servers'
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,16 +98,21 @@ class Worker:
             self._process.kill()
 
 
-def measure(num_repetitions: int, with_servers: bool, limit_s: float) -> Found:
+def measure(num_repetitions: int, num_starts: int, limit_s: float) -> Found:
     """Of engines and of servers no repetition but the first begins after half of `limit_s`, or
-    all of it. Raises: RuntimeError or TimeoutError for a contender that does not start."""
+    all of it. Those of the servers are spread over `num_starts`; 0 is without servers.
+
+    Raises: RuntimeError or TimeoutError for a contender that does not start.
+    """
     began_s, machine = time.monotonic(), this_machine()
     engines_until_s, servers_until_s = began_s + limit_s / 2, began_s + limit_s
     with tempfile.TemporaryDirectory(prefix="roundhouse-benchmark-") as name:
         checkpoint = endless_checkpoint(Path(name) / "demo")
         passes, stalls = _engines(checkpoint, num_repetitions, engines_until_s)
-        if with_servers:
-            passes += _servers(checkpoint, num_repetitions, servers_until_s)
+        for start, of_it in enumerate(spread(num_repetitions, num_starts)):
+            if start and time.monotonic() > servers_until_s:
+                break
+            passes += _servers(checkpoint, start, of_it, servers_until_s)
     return Found(machine, time.monotonic() - began_s, passes, stalls)
 
 
@@ -145,14 +153,23 @@ def _engine_pass(worker: Worker, repetition: int) -> Pass:
     return Pass(repetition, worker.name, num_tokens, wall_s, cpu_s, others, failures)
 
 
-def _servers(checkpoint: Path, count: int, until_s: float) -> list[Pass]:
-    _say("the servers are starting")
+def spread(num_repetitions: int, num_starts: int) -> list[range]:
+    """The repetitions of each start: at least one, and of no start two more than of another."""
+    count = min(num_repetitions, num_starts)
+    ends = [num_repetitions * start // count for start in range(count + 1)] if count else []
+    return [range(*pair) for pair in pairwise(ends)]
+
+
+def _servers(checkpoint: Path, start: int, of_it: range, until_s: float) -> list[Pass]:
+    _say(f"the servers are starting, start {start + 1}")
     stacks = hf_servers.servers(checkpoint)
     passes = []
     with running(stacks):
-        for repetition in _repetitions(count, until_s):
-            _say(f"servers, repetition {repetition + 1} of {count}")
-            passes += [_server_pass(stack, stacks, repetition, checkpoint) for stack in stacks]
+        for number in _repetitions(len(of_it), until_s):
+            repetition = of_it[number]
+            _say(f"servers, repetition {repetition + 1}")
+            found = [_server_pass(stack, stacks, repetition, checkpoint) for stack in stacks]
+            passes += [replace(done, start=start) for done in found]
     return passes
 
 

@@ -113,11 +113,13 @@ def _notes(found: Found) -> list[str]:
     others = fmean(done.others_share for done in found.passes)
     failures = "; ".join(f"{n} x {' / '.join(w)}" for w, n in _failures(found.passes).items())
     doubts = ["PROVISIONAL: the machine was not quiet, see the last line."]
+    num_starts = len({done.start for done in _of(found.passes, OURS_SERVED)})
     return [
         *(doubts if others > MAX_QUIET_SHARE else []),
         f"{found.machine.described()}.",
         f"Repetitions, interleaved: engines {len(_of(found.passes, OURS))}, servers "
-        f"{len(_of(found.passes, OURS_SERVED))}; medians; {found.took_s:.0f} s in all.",
+        f"{len(_of(found.passes, OURS_SERVED))}, over {num_starts} starts; medians; "
+        f"{found.took_s:.0f} s in all.",
         "32 requests, answers of 8 to 149 tokens, float32, greedy, one thread of torch each. Only "
         "the tokens that were asked for count.",
         "Bars of engines are judged by CPU time, those of servers by the clock.",

@@ -12,8 +12,15 @@ def quick(command: argparse.ArgumentParser) -> None:
 
 
 def huggingface(command: argparse.ArgumentParser) -> None:
-    repeated(command)
+    repeated(command, 8)
     _add_minutes(command, "later")
+    command.add_argument(
+        "--starts",
+        type=_positive,
+        default=4,
+        metavar="N",
+        help="of the servers, the repetitions spread over them; default: %(default)s",
+    )
     command.add_argument(
         "--engines-only", action="store_true", help="without the servers and their clients"
     )

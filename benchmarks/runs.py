@@ -25,7 +25,8 @@ def huggingface(arguments: argparse.Namespace) -> Run:
     from benchmarks.huggingface import measure
     from benchmarks.huggingface_report import report_of
 
-    found = measure(arguments.repetitions, not arguments.engines_only, 60 * arguments.minutes)
+    num_starts = 0 if arguments.engines_only else arguments.starts
+    found = measure(arguments.repetitions, num_starts, 60 * arguments.minutes)
     return found, report_of(found)
 
 
