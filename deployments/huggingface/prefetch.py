@@ -9,13 +9,27 @@ what is read stays in the core's cache. It changes no bit of a result.
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.functional import linear
 
 # What a core's own cache (L2) holds. Of a larger weight the beginning is gone when the end is read.
 MAX_BYTES = 1 << 20
 # One row is multiplied in the order of the weight itself; for many, it is arithmetic that takes
 # the time.
 FEWEST_ROWS, MOST_ROWS = 2, 32
+
+
+class Linear(nn.Linear):  # type: ignore[misc]
+    """A layer that does so: a hook would cost part of what is gained. It is called as torch's own
+    is, since some know layers by the names of their classes."""
+
+    def forward(self, states: Tensor) -> Tensor:
+        # Looked at here, not at the start: weights that stream are others at each pass.
+        weight = self.weight
+        num_rows = states.numel() // states.shape[-1]
+        if FEWEST_ROWS <= num_rows <= MOST_ROWS and weight.nbytes <= MAX_BYTES and weight.is_cpu:
+            weight.sum()
+        return linear(states, weight, self.bias)
 
 
 def install(model: Any) -> None:
@@ -27,14 +41,5 @@ def install(model: Any) -> None:
     if model.device.type != "cpu" or torch.get_num_threads() > 1:
         return
     for module in model.modules():
-        is_linear = type(module) is nn.Linear and module.weight.dtype == torch.float32
-        if is_linear and _read not in module._forward_pre_hooks.values():
-            module.register_forward_pre_hook(_read)
-
-
-def _read(linear: Any, inputs: tuple[Any, ...]) -> None:
-    # Looked at here, not at the start: weights that stream are others at each pass.
-    weight, (states, *_) = linear.weight, inputs
-    num_rows = states.numel() // states.shape[-1]
-    if weight.is_cpu and weight.nbytes <= MAX_BYTES and FEWEST_ROWS <= num_rows <= MOST_ROWS:
-        weight.sum()
+        if type(module) is nn.Linear and module.weight.dtype == torch.float32:
+            module.__class__ = Linear

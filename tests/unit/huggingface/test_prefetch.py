@@ -1,3 +1,5 @@
+import copy
+import weakref
 from collections.abc import Iterator
 
 import pytest
@@ -67,18 +69,34 @@ def test_other_models_are_left_alone() -> None:
     torch.set_num_threads(2)
     on_threads = layers()
     prefetch.install(on_threads)
-    hooks = [layer._forward_pre_hooks for model in (on_gpu, half, on_threads) for layer in model]
-    assert not any(hooks)
+    kinds = {type(layer) for model in (on_gpu, half, on_threads) for layer in model}
+    assert kinds == {nn.Linear}
 
 
 def test_weights_that_come_and_go_are_read_when_they_are_there() -> None:
-    """Of a layer whose weights are elsewhere, as accelerate's are, nothing is read, and what it has
-    at the next pass is."""
+    """What is read is what a layer has at a pass; of a weight that is elsewhere nothing is, and
+    what stands in for such a layer, as accelerate's hooks do, runs in its place."""
     model = layers()
     prefetch.install(model)
     first = model[0]
     first.weight = nn.Parameter(torch.empty((512, 64), device="meta"))
     first.forward = lambda states: states.new_zeros((*states.shape[:-1], 512))  # type: ignore[method-assign]
     assert read(model, 4) == [1]
+    del first.forward
     first.weight = nn.Parameter(torch.ones(512, 64))
     assert read(model, 4) == [0, 1]
+
+
+def test_a_copy_has_its_own_weights() -> None:
+    """A layer that is copied, as PEFT copies those that an adapter replaces, is one that reads, and
+    multiplies with, what the copy has; nothing of a model is kept alive."""
+    model = layers()
+    prefetch.install(model)
+    copied = copy.deepcopy(model)
+    nn.init.zeros_(copied[0].weight)
+    nn.init.zeros_(copied[0].bias)
+    assert not copied[0](torch.ones(4, 64)).any()
+    assert read(copied, 4) == [0, 1]
+    weight = weakref.ref(model[0].weight)
+    del model
+    assert weight() is None
