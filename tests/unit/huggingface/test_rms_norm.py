@@ -41,13 +41,13 @@ def norm(kind: Any, size: int = 256) -> Any:
 @pytest.mark.parametrize("shape", [(1, 1), (8, 1), (3, 200)])
 @torch.inference_mode()
 def test_not_a_bit_differs(kind: Any, shape: tuple[int, int]) -> None:
-    """The norm says what transformers' own says, bit for bit, by torch's own operation."""
+    """The norm says what transformers' own says, bit for bit, in six operations."""
     module, states = norm(kind), torch.randn(*shape, 256)
     before = module(states)
     install(module)
     with Operations() as seen:
         assert torch.equal(module(states), before)
-    assert seen.names == ["rms_norm", "equal"]
+    assert seen.names == [*("mul", "sum", "addcdiv", "rsqrt", "mul", "mul"), "equal"]
 
 
 @torch.inference_mode()
