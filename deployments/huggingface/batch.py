@@ -15,6 +15,8 @@ from deployments.huggingface.sequence import Sequence
 # All that is kept moves in so many steps, also where that is more than `max_move_bytes` in each: a
 # step reads all of it anyway.
 MOST_MOVES = 8
+# The mask of so many steps is made at once: it is the same each time, but for one column of ones.
+COLUMNS_AHEAD = 64
 
 
 @dataclass
@@ -57,6 +59,7 @@ class Batch:
     mask: Tensor
     cache: Any
     max_move_bytes: int
+    _ahead: Tensor | None = None  # the mask with columns to come, of which `mask` is a part
 
     @classmethod
     def empty(cls, device: torch.device, max_move_bytes: int = 0) -> "Batch":
@@ -67,7 +70,7 @@ class Batch:
     def step(self, decoder: Decoder) -> Tensor:
         """Puts in each row's newest token; returns the logits `(batch, vocab)` of the next."""
         tokens = [[sequence.last_token] for sequence in self.sequences]
-        mask = torch.nn.functional.pad(self.mask, (0, 1), value=1)
+        mask = self._mask_with_a_column()
         ids = torch.tensor(tokens, device=mask.device)
         adapters = [sequence.adapter for sequence in self.sequences]
         logits, self.cache = decoder.forward(ids, mask, self.cache, adapters)
@@ -77,7 +80,7 @@ class Batch:
     def num_move_bytes(self, arrivals: Arrivals | None = None) -> int:
         """How much has to move before there is room for the columns to come, and for arrivals and
         until these are in."""
-        if not self.sequences:
+        if not self.sequences or (arrivals is None and self._has_room_for_many()):
             return 0
         missing = caches.num_missing_bytes(self.cache, self._size_with(arrivals))
         return missing + (arrivals.row_bytes * len(arrivals.sequences) if arrivals else 0)
@@ -109,7 +112,7 @@ class Batch:
             return
         self.cache, num_rows = arrivals.cache, len(arrivals.mask)
         self.sequences, rows = arrivals.take(len(arrivals.sequences))
-        self.mask = arrivals.mask[rows]
+        self.mask, self._ahead = arrivals.mask[rows], None
         if rows.tolist() != list(range(num_rows)):
             caches.select(self.cache, rows)
         caches.be_roomy(self.cache)
@@ -123,9 +126,21 @@ class Batch:
         if not rows:
             self.mask, self.cache = self.mask[:0, :0], None
             return
+        self._ahead = None
         width = max(sequence.num_context_tokens - 1 for sequence in self.sequences)
         self.mask = self.mask[torch.tensor(rows, device=self.mask.device), -width:]
         caches.keep(self.cache, rows, width)
+
+    def _mask_with_a_column(self) -> Tensor:
+        width = self.mask.shape[1] + 1
+        if self._ahead is None or self._ahead.shape[1] < width:
+            self._ahead = torch.nn.functional.pad(self.mask, (0, COLUMNS_AHEAD), value=1)
+        return self._ahead[:, :width]
+
+    def _has_room_for_many(self) -> bool:
+        """Whether no move is due, however many bytes it would be of: so it is at most steps."""
+        num_rows, width = self.mask.shape
+        return not caches.num_missing_bytes(self.cache, Size(num_rows, width, MOST_MOVES))
 
     def _size_with(self, arrivals: Arrivals | None) -> Size:
         num_rows, width = self.mask.shape
@@ -144,6 +159,7 @@ class Batch:
         caches.join(self.cache, arrivals.cache, rows, is_last=not arrivals.sequences)
         mask = arrivals.mask[rows]
         width = max(self.mask.shape[1], mask.shape[1])
+        self._ahead = None
         self.mask = torch.cat([_widened(self.mask, width), _widened(mask, width)])
         self.sequences = self.sequences + sequences
 

@@ -73,7 +73,7 @@ class Decoder:
         if self.adapters is not None:
             self.adapters.use(adapters)
         if self._takes_positions:
-            options = options | {"position_ids": _positions(mask)[:, -ids.shape[1] :]}
+            options = options | {"position_ids": _positions(mask, ids.shape[1])}
         output = self._model(
             input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, **options
         )
@@ -94,6 +94,8 @@ def _compact(head: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(states.clone(memory_format=torch.contiguous_format) for states in inputs)
 
 
-def _positions(mask: Tensor) -> Tensor:
-    """Each row's own count `(batch, columns)`, from 0 at its first token."""
-    return (mask.cumsum(-1) - 1).clamp(min=0)
+def _positions(mask: Tensor, num_new: int) -> Tensor:
+    """Each row's own count `(batch, new)`, from 0 at its first token."""
+    if num_new == 1:
+        return (mask.sum(-1, keepdim=True) - 1).clamp_(min=0)
+    return (mask.cumsum(-1) - 1).clamp_(min=0)[:, -num_new:]

@@ -37,16 +37,17 @@ class Room:
     nothing, as it would not of NaN.
     """
 
+    _used: Tensor  # the rows in use, with all columns
+
     def __init__(self, states: Tensor) -> None:
         self._start, self._end = 0, int(states.shape[2])
-        self._num_rows = len(states)
         self._column_bytes = int(states[:1, :, :1].nbytes)
-        self._hold(states)
+        self._hold(states, len(states))
 
     @property
     def states(self) -> Tensor:
         """What is in use."""
-        return self._memory[: self._num_rows, :, self._start : self._end]
+        return self._used.narrow(2, self._start, self._end - self._start)
 
     def has(self, size: Size) -> bool:
         """Whether so many rows and columns can be in use without a move."""
@@ -75,16 +76,16 @@ class Room:
         num_new = states.shape[2]
         if self._end + num_new > self._max_columns:
             width = self._end - self._start + num_new
-            self._resize(self._num_rows, 0, num_new + num_spare(width))
+            self._resize(len(self._used), 0, num_new + num_spare(width))
+        self._used.narrow(2, self._end, num_new).copy_(states)
         self._end += num_new
-        self.states[:, :, -num_new:] = states
 
     def add(self, states: Tensor, rows: Tensor) -> None:
         """Puts these rows of `states` below the others, in line with them at the right: for so many
         rows and columns there is memory."""
-        top, left = self._num_rows, self._end - states.shape[2]
-        self._num_rows += len(rows)
-        memory = self._memory[top : self._num_rows]
+        top, left = len(self._used), self._end - states.shape[2]
+        self._used = self._memory[: top + len(rows)]
+        memory = self._used[top:]
         memory[:, :, :left] = 0
         torch.index_select(states, 0, rows, out=memory[:, :, left : self._end])
         self._start = min(self._start, left)
@@ -95,7 +96,7 @@ class Room:
         if len(to):
             # All columns in use, so that nothing of those who leave is left of those who stay.
             self.states[to] = self.states[of]
-        self._num_rows, self._start = num_rows, self._end - width
+        self._used, self._start = self._memory[:num_rows], self._end - width
 
     def _resize(self, num_rows: int, num_left: int, num_right: int) -> None:
         states = self.states
@@ -104,8 +105,8 @@ class Room:
         memory[:rows, :, :num_left] = 0
         memory[:rows, :, num_left : num_left + width] = states
         self._start, self._end = num_left, num_left + width
-        self._hold(memory)
+        self._hold(memory, rows)
 
-    def _hold(self, memory: Tensor) -> None:
-        self._memory = memory
+    def _hold(self, memory: Tensor, num_rows: int) -> None:
+        self._memory, self._used = memory, memory[:num_rows]
         self._max_rows, self._max_columns = int(memory.shape[0]), int(memory.shape[2])

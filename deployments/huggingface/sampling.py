@@ -32,27 +32,19 @@ class Sampler:
     """What one answer has of its own: its penalties, and its random numbers.
 
     The same seed, prompt and model give the same tokens, whatever answers are sampled beside it.
+    `is_greedy`: the likeliest token is wanted. `adjusts`: other logits than the model's are, see
+    penalties.py.
     """
 
     def __init__(self, sampling: Sampling, prompt_ids: tuple[int, ...]) -> None:
         self.sampling = sampling
+        self.is_greedy = sampling.temperature < LOWEST_TEMPERATURE
+        self.adjusts = _adjusts(sampling)
         self._prompt_ids = prompt_ids
         self._generator: torch.Generator | None = None
         self._before: Tensor | None = None  # the generator's state, while a draw is under way
         self._counts: Tensor | None = None  # of each token in the answer
         self._seen: Tensor | None = None  # whether a token is in prompt or answer
-
-    @property
-    def is_greedy(self) -> bool:
-        """Whether the likeliest token is wanted."""
-        return self.sampling.temperature < LOWEST_TEMPERATURE
-
-    @property
-    def adjusts(self) -> bool:
-        """Whether it wants other logits than the model's: see penalties.py."""
-        s = self.sampling
-        penalties = (s.frequency_penalty, s.presence_penalty, s.repetition_penalty - 1.0)
-        return bool(s.logit_bias) or any(penalties)
 
     def remember(self, token: int) -> None:
         """Counts a token of the answer, which was drawn last."""
@@ -86,6 +78,11 @@ class Sampler:
             self._seen = logits.new_zeros(logits.shape[-1], dtype=torch.bool)
             self._seen[torch.tensor(self._prompt_ids, device=logits.device)] = True
         return self._seen
+
+
+def _adjusts(s: Sampling) -> bool:
+    penalties = (s.frequency_penalty, s.presence_penalty, s.repetition_penalty - 1.0)
+    return bool(s.logit_bias) or any(penalties)
 
 
 def sample(samplers: Rows[Sampler], logits: Tensor, raw: Tensor) -> list[Sampled]:
