@@ -32,8 +32,8 @@ class Sampler:
     """What one answer has of its own: its penalties, and its random numbers.
 
     The same seed, prompt and model give the same tokens, whatever answers are sampled beside it.
-    `is_greedy`: the likeliest token is wanted. `adjusts`: other logits than the model's are, see
-    penalties.py.
+    `is_greedy`: it wants the likeliest token. `adjusts`: it wants other logits than the model's
+    (penalties.py).
     """
 
     def __init__(self, sampling: Sampling, prompt_ids: tuple[int, ...]) -> None:
