@@ -66,15 +66,17 @@ class Tally:
         return Progress(LOADING, tuple(shards))
 
     def _log(self, progress: Progress) -> None:
-        due = int(progress.percent or 0) * NUM_LOG_LINES // 100
+        # Rounded down: the last line is for the last byte.
+        percent = 100 * progress.done_bytes // max(1, progress.total_bytes)
+        due = percent * NUM_LOG_LINES // 100
         if due <= self._num_logged:
             return
         self._num_logged = due
         num_done = sum(shard.done_bytes == shard.total_bytes for shard in progress.shards)
         logger.info(
-            "%s: %.0f %%, %.2f of %.2f GB, %d of %d files",
+            "%s: %d %%, %.2f of %.2f GB, %d of %d files",
             progress.stage,
-            progress.percent,
+            percent,
             progress.done_bytes / GB,
             progress.total_bytes / GB,
             num_done,

@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from deployments.errors import StartError
 from deployments.huggingface.loader import load
-from deployments.progress import Progress
+from deployments.huggingface.weights import Tally
+from deployments.progress import Progress, unreported
 
 from .asking import COMPLETIONS, ask, configured, started
 
@@ -177,3 +178,16 @@ def test_the_files_say_the_type_where_the_config_does_not(checkpoint: Path) -> N
     del config["dtype"]
     (checkpoint / "config.json").write_text(json.dumps(config))
     assert load(auto).model.dtype == torch.float32
+
+
+def test_all_is_logged_when_all_is_there(caplog: pytest.LogCaptureFixture) -> None:
+    """The line with 100 % is the last, and counts every file: it is not there while only what lies
+    between the tensors is missing."""
+    sizes = {"a": 10**6, "b": 10**6}
+    with caplog.at_level(logging.INFO, "deployments"):
+        tally = Tally(sizes, unreported)
+        for file, size in sizes.items():
+            tally.add(file, size - 9)
+        assert "100 %" not in caplog.text
+        tally.finish()
+    assert caplog.messages[-1].endswith("100 %, 0.00 of 0.00 GB, 2 of 2 files")
