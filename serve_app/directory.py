@@ -20,7 +20,9 @@ logger = logging.getLogger("roundhouse")
 State = Literal["running", "warming", "cold", "failed"]
 REFRESH_PERIOD_S = 1.0
 FIRST_LOOK_S = 5.0
-STARTING_REPLICAS = ("STARTING", "UPDATING", "RECOVERING")
+# Of these a controller that has just come back has yet to hear.
+RECOVERING = "RECOVERING"
+STARTING_REPLICAS = ("STARTING", "UPDATING", RECOVERING)
 # The second are those of a node that is being drained: they answer until others do.
 RUNNING_REPLICAS = ("RUNNING", "PENDING_MIGRATION")
 

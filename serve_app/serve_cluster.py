@@ -30,7 +30,7 @@ from deployments.exchange import Exchange, Item, ModelCard
 from deployments.progress import Progress
 from serve_app import loading
 from serve_app.application_status import application_from_status
-from serve_app.directory import Application
+from serve_app.directory import RECOVERING, RUNNING_REPLICAS, Application
 from serve_app.roll_call import RollCall
 from serve_app.serve_status import ServeStatus, Status
 from serve_app.wire.frames import Ticket
@@ -89,19 +89,31 @@ class ServeCluster:
     def _learnt(self, statuses: Sequence[Status]) -> Sequence[Application]:
         found = {status.name: status for status in statuses}
         num_routers = num_running(found.pop(self._own, None))
+        is_back = has_come_back(statuses)
         seen, self._seen = self._seen, {}
         for name, status in found.items():
             known, application = seen.get(name, (None, None))
             # Why one waits depends on the nodes too.
             if application is None or known != (status, num_routers) or not status.settled:
-                application = application_from_status(name, status.overview)
-                if application is None:
+                told = application_from_status(name, status.overview)
+                if told is None:
                     continue
-                application = replace(
-                    application, room=room(status.takes, num_routers), settled=status.settled
-                )
+                if application is None or not self._runs_on(application, told, is_back):
+                    takes = room(status.takes, num_routers)
+                    application = replace(told, room=takes, settled=status.settled)
             self._seen[name] = ((status, num_routers), application)
         return [application for _, application in self._seen.values()]
+
+    def _runs_on(self, known: Application, told: Application, is_back: bool) -> bool:
+        """Whether an application runs as it did, though none of its replicas is said to run: a
+        controller that has come back has yet to hear from those that it finds, and tells nothing
+        of them while the application is being built. A wire tells that there is one."""
+        if known.state != "running" or told.state == "running":
+            return False
+        if told.replicas:
+            return RECOVERING in told.replicas
+        has_wires = self._listener.pool(told.name).num_usable > 0
+        return told.state == "warming" and (is_back or has_wires)
 
     async def card(self, application: Application) -> ModelCard:
         handle = self._handle(application).options(method_name="card", stream=False)
@@ -212,8 +224,17 @@ def num_running(own: Status | None) -> int:
     """How many replicas of the router run, this one included."""
     if own is None:
         return 1
-    deployments = own.overview.deployments.values()
-    return max(1, sum(int(d.replica_states.get(ReplicaState.RUNNING, 0)) for d in deployments))
+    states = [deployment.replica_states for deployment in own.overview.deployments.values()]
+    running = (ReplicaState.RUNNING, ReplicaState.RECOVERING)
+    return max(1, sum(int(found.get(state, 0)) for found in states for state in running))
+
+
+def has_come_back(statuses: Sequence[Status]) -> bool:
+    """Whether the controller has just been started anew: it finds replicas, or has heard from none
+    at all, though the one that asks runs."""
+    deployments = [d for status in statuses for d in status.overview.deployments.values()]
+    states = {ReplicaState(state).value for d in deployments for state in d.replica_states}
+    return RECOVERING in states or states.isdisjoint(RUNNING_REPLICAS)
 
 
 def room(takes: int | None, num_routers: int) -> int | None:

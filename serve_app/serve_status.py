@@ -33,7 +33,7 @@ from ray.serve.schema import (
 )
 from ray.serve.schema import ServeStatus as PublicStatus
 
-from serve_app.directory import RUNNING_REPLICAS
+from serve_app.directory import RECOVERING, RUNNING_REPLICAS
 
 logger = logging.getLogger("roundhouse")
 
@@ -190,17 +190,16 @@ class ServeStatus:
         short = [StatusOverview.FromString(key) for key in raw]
         asked = [(s.name, name) for s in short for name in _deployments(s)]
         told = dict(zip(asked, self.controller.details(asked), strict=True))
-        unlisted = {s.name for s in short if not any(_deployments(s))}
         for status in short:
-            if status.name in unlisted:
-                yield _status_of_old(status, self._all_running())
-                continue
             deployments = {
                 name: details
                 for name in _deployments(status)
                 if (details := told[status.name, name]) is not None
             }
-            yield Status(status.name, _overview(status, deployments), _takes(deployments))
+            if deployments:
+                yield Status(status.name, _overview(status, deployments), _takes(deployments))
+            else:  # it is being built, perhaps only since its short status was told
+                yield _status_of_old(status, self._all_running())
 
     def _all_running(self) -> Running:
         if self._running is None:
@@ -253,9 +252,9 @@ def _overview(
 
 
 def _takes(deployments: Mapping[str, DeploymentDetails]) -> int | None:
-    """Of an application with one deployment, which ours are."""
+    """Of an application with one deployment, which ours are. Those that are found again count."""
     if len(deployments) != 1:
         return None
     (details,) = deployments.values()
-    running = [replica for replica in details.replicas if replica.state in RUNNING_REPLICAS]
+    running = [r for r in details.replicas if r.state in (*RUNNING_REPLICAS, RECOVERING)]
     return int(details.deployment_config.max_ongoing_requests) * len(running)
