@@ -2,8 +2,10 @@
 
 import json
 import secrets
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from deployments.echo_script import DIRECTION, split_words
@@ -48,6 +50,27 @@ class Asked:
             "completion_tokens": completion,
             "total_tokens": total,
         }
+
+
+@dataclass(frozen=True, slots=True)
+class Held(Asked):
+    """A stream that stops after its first word, and goes on when there is its sign."""
+
+    @property
+    def sign(self) -> Path:
+        """A file, of any content."""
+        return Path(tempfile.gettempdir(), self.nonce)
+
+    @property
+    def prompt(self) -> str:
+        first, *words = [f"{self.nonce}-{i}" for i in range(self.num_words)]
+        return f"{first} [[file={self.nonce}]] {' '.join(words)}"
+
+    @property
+    def body(self) -> dict[str, Any]:
+        messages = [{"role": "user", "content": self.prompt}]
+        more = {"stream": True, "stream_options": {"include_usage": True}}
+        return {"model": self.model, "messages": messages, **more}
 
 
 @dataclass(frozen=True, slots=True)

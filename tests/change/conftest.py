@@ -2,12 +2,14 @@
 
 import copy
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 import ray
 from ray import serve
+from ray.dashboard.modules.serve.sdk import ServeSubmissionClient
 
 from tests.integration.conftest import echo_application
 from tests.integration.instance import Instance, shipped_config
@@ -63,6 +65,15 @@ class Changing:
     def pids(self, application: str) -> set[int]:
         """The processes of its replicas, those that are being drained included."""
         return self.instance.pids(f"ray::ServeReplica:{application}:")
+
+    def logs(self, application: str) -> dict[int, Path]:
+        """The log of each replica that has a process now, by its id."""
+        details = ServeSubmissionClient(self._dashboard_url).get_serve_details()
+        deployments = details["applications"][application]["deployments"].values()
+        replicas = [replica for d in deployments for replica in d["replicas"]]
+        logs = self.instance.logs
+        started = [r for r in replicas if r.get("pid") and r.get("log_file_path")]
+        return {r["pid"]: logs / r["log_file_path"].lstrip("/") for r in started}
 
     def wait_status(self, application: str, status: str) -> None:
         """Returns when Serve says this of it. A build that fails is tried four times."""

@@ -104,13 +104,18 @@ async def ask(
 ) -> Outcome:
     """One request and the judgement of its answer."""
     headers = {"x-request-id": asked.nonce}
-    received = bytearray()
     try:
         async with session.post(url + CHAT, json=asked.body, headers=headers) as response:
-            complete = await _received(response, received)
-            return judge(asked, response.status, bytes(received), complete)
+            return await ended(response, asked, judge)
     except aiohttp.ClientError as exc:
         return Outcome(asked, "unreachable", repr(exc))
+
+
+async def ended(response: aiohttp.ClientResponse, asked: Asked, judge: Judge = judged) -> Outcome:
+    """The judgement of an answer that has begun, at its end."""
+    received = bytearray()
+    complete = await _received(response, received)
+    return judge(asked, response.status, bytes(received), complete)
 
 
 async def _received(response: aiohttp.ClientResponse, received: bytearray) -> bool:
