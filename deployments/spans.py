@@ -138,13 +138,21 @@ def begin(name: str, kind: Kind, parent: TraceHeaders, attributes: Attributes) -
     )
 
 
-def around() -> TraceHeaders:
-    """The span that whoever called this code has set around it, if any."""
+def around(sent: Mapping[str, str]) -> TraceHeaders:
+    """The span that whoever called this code has set around it, if any; the client's, of the
+    headers that it `sent`, where what is around is of another trace. Serve's fallback proxy, which
+    takes requests while HAProxy knows of no router, does not pass the client's on."""
     if _Tracing.tracer is None:
         return ()
     from opentelemetry import trace
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-    return _headers_of(trace.get_current_span())
+    found = trace.get_current_span()
+    clients = trace.get_current_span(TraceContextTextMapPropagator().extract(dict(sent)))
+    context = clients.get_span_context()
+    if not context.is_valid or context.trace_id == found.get_span_context().trace_id:
+        return _headers_of(found)
+    return _headers_of(clients) if context.trace_flags.sampled else ()
 
 
 def operation(path: str) -> str:

@@ -7,7 +7,7 @@ name of a model that is there: no prompt, no key, no answer.
 import logging
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -49,7 +49,7 @@ class Account:
         """The request is one that the router answers itself."""
         self._path = "/v1/models/{model}" if path.startswith("/v1/models/") else path
 
-    def asks(self, path: str) -> None:
+    def asks(self, path: str, headers: Mapping[str, str]) -> None:
         """The request is one for a model."""
         self._path = path
         attributes = {
@@ -59,7 +59,7 @@ class Account:
             "roundhouse.request_id": self.request_id,
         }
         route = path if path in spans.OPERATIONS else "/v1/*"
-        self.span = spans.begin(f"POST {route}", "server", spans.around(), attributes)
+        self.span = spans.begin(f"POST {route}", "server", spans.around(headers), attributes)
 
     def tries(self, model: str, application: Application) -> None:
         """The request goes to a model: the one it is for, or then one that stands in for it."""

@@ -112,7 +112,7 @@ class RouterApp:
                 raise MethodNotAllowed("This URL takes GET requests only.", allow="GET")
             await self._inform(path, reply)
         elif path.startswith("/v1/"):
-            reply.account.asks(path)
+            reply.account.asks(path, headers)
             if method != "POST":
                 raise MethodNotAllowed("This URL takes POST requests only.", allow="POST")
             await self._answer(scope, receive, reply, booking)

@@ -56,6 +56,9 @@ class Instance:
             "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
         }
         del self._environment["RAY_AUTH_MODE"]  # as in a user's shell
+        # Serve's own proxy, to which HAProxy sends what it knows no router for.
+        fallback_port = self._environment["RAY_SERVE_FALLBACK_PROXY_HTTP_PORT"]
+        self.fallback_url = f"http://127.0.0.1:{fallback_port}"
         self.config = config
         self.config["http_options"]["port"] = self.port
         self._file.write_text(yaml.safe_dump(config, sort_keys=False))

@@ -41,14 +41,14 @@ class Observed:
         lines = [json.loads(line) for text in written for line in text.splitlines()]
         return [line for line in lines if line.get("request_id") == request_id]
 
-    def ask(self, request_id: str, trace_id: str, body: Any) -> Any:
+    def ask(self, request_id: str, trace_id: str, body: Any, url: str | None = None) -> Any:
         headers = {
             "x-request-id": request_id,
             "traceparent": f"00-{trace_id}-{CLIENTS_SPAN}-01",
             "tracestate": "vendor=1",
             "authorization": "Bearer sk-canary-of-a-client",
         }
-        return post(self.instance.url + CHAT, body, headers)
+        return post((url or self.instance.url) + CHAT, body, headers)
 
 
 def models(instance: Instance) -> list[str]:

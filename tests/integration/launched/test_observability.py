@@ -68,6 +68,17 @@ def _ancestor(spans: Mapping[str, Span]) -> str:
     return parent
 
 
+async def test_the_trace_goes_through_serve_s_proxy(observed: Observed) -> None:
+    """HAProxy sends what comes before it knows a router to a proxy of Serve's, which does not pass
+    the client's trace on: it goes on all the same."""
+    answer = await observed.ask("id-4", "e" * 32, chat("x", "echo"), observed.instance.fallback_url)
+    assert answer.status == 200
+    await until(lambda: {"POST " + CHAT, "chat echo"} <= set(observed.collector.of("e" * 32)))
+    spans = observed.collector.of("e" * 32)
+    assert spans["POST " + CHAT].parent_id == CLIENTS_SPAN
+    assert spans["chat echo"].parent_id == spans["POST " + CHAT].span_id
+
+
 async def test_the_upstream_is_told(observed: Observed, streamed: Answered) -> None:
     """The upstream can log the same id, and go on with the same trace."""
     received = observed.upstream.received[0].headers

@@ -124,10 +124,28 @@ async def test_what_is_not_traced(exported: InMemorySpanExporter, upstream: Upst
     assert "traceparent" not in upstream.received[0].headers
 
 
+def test_the_client_s_trace_goes_on(exported: InMemorySpanExporter) -> None:
+    """What is around a request is its parent where it is of the client's trace, or the client has
+    none. Where a proxy has begun another the client's goes on, if it is recorded."""
+    tracer = TracerProvider().get_tracer("serve")
+    recorded, unrecorded = f"00-{TRACE}-{PARENT}-01", f"00-{TRACE}-{PARENT}-00"
+    state = {"tracestate": "vendor=1"}
+    with tracer.start_as_current_span("of another trace") as other:
+        theirs = f"{other.get_span_context().trace_id:032x}"
+        assert theirs in dict(spans.around({}))["traceparent"]
+        assert theirs in dict(spans.around({"traceparent": "nonsense"}))["traceparent"]
+        sent = {"traceparent": recorded, **state}
+        assert dict(spans.around(sent)) == sent
+        assert spans.around({"traceparent": unrecorded}) == ()
+        mine = {"traceparent": f"00-{theirs}-{PARENT}-01"}
+        assert f"{other.get_span_context().span_id:016x}" in dict(spans.around(mine))["traceparent"]
+    assert spans.around({}) == ()
+
+
 async def test_off_is_nothing(upstream: Upstream) -> None:
     """While tracing is off there are no spans at all, whatever the exchange says."""
     assert spans.begin("a", "server", HEADERS, {}) is spans.NO_SPAN
-    assert spans.around() == ()
+    assert spans.around(dict(HEADERS)) == ()
     assert await answer(upstream.url, asking())
     assert "traceparent" not in upstream.received[0].headers
 
