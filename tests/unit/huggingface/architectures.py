@@ -45,10 +45,22 @@ KINDS: dict[str, dict[str, Any]] = {
     "mistral": {"num_key_value_heads": 1, "sliding_window": 8},
 }
 
+# What is batched as those are; that it is planned to the byte, and streams, nobody promises.
+MORE: dict[str, dict[str, Any]] = {
+    "phi3": {"num_key_value_heads": 1},
+    # Its last two layers have the keys and values of those before them.
+    "gemma4_text": UNTIED
+    | {"num_hidden_layers": 4, "num_kv_shared_layers": 2, "sliding_window": 6}
+    | {"layer_types": ["sliding_attention", "full_attention"] * 2}
+    | {"head_dim": 16, "global_head_dim": 16}
+    | {"num_key_value_heads": 1, "num_global_key_value_heads": 1}
+    | {"vocab_size_per_layer_input": VOCAB_SIZE, "hidden_size_per_layer_input": 8},
+}
+
 
 def random_model(kind: str, **more: Any) -> Any:
     """A model of a kind; `more` goes before what the kind has."""
-    return tiny_models.random_model(kind, **SMALL | KINDS[kind] | more)
+    return tiny_models.random_model(kind, **SMALL | (KINDS | MORE)[kind] | more)
 
 
 def save(kind: str, folder: Path, **more: Any) -> Any:

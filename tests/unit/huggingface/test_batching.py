@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from deployments.huggingface.capacity import Capacity
 
-from .architectures import KINDS, random_model
+from .architectures import KINDS, MORE, random_model
 from .models import EOS
 from .scheduling import Asked, Event, generated, run
 
@@ -57,7 +57,7 @@ capacities = st.builds(
 )
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, *MORE])
 @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 @given(asked=events(), capacity=capacities)
 def test_company_changes_no_token(kind: str, asked: list[Event], capacity: Capacity) -> None:
@@ -72,7 +72,7 @@ def test_company_changes_no_token(kind: str, asked: list[Event], capacity: Capac
             assert sequence.sink.deltas[-1].finish_reason
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, *MORE])
 def test_there_is_something_to_change(kind: str) -> None:
     """The answers are varied: a model that says one token again and again would say it in any
     company."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from deployments.huggingface.capacity import Capacity
 
-from .architectures import KINDS, random_model
+from .architectures import KINDS, MORE, random_model
 from .models import EOS
 from .scheduling import Asked, Event, run
 
@@ -39,7 +39,7 @@ def watched(model: Any, sequence: Asked) -> list[Tensor]:
     return rows
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, *MORE])
 def test_company_changes_only_ties(kind: str) -> None:
     """In bf16 an answer is what it is alone, up to a token that was as likely as the chosen one."""
     check_ties(random_model(kind).to(torch.bfloat16))

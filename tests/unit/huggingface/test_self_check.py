@@ -14,7 +14,7 @@ from deployments.huggingface.plan import Limits, TextModel
 from deployments.huggingface.self_check import settle
 from tests import tiny_models
 
-from .architectures import KINDS, SMALL, random_model
+from .architectures import KINDS, MORE, SMALL, random_model
 from .models import EOS, VOCAB_SIZE
 from .scheduling import VOCABULARY, Asked, Event, generated, run
 
@@ -48,7 +48,7 @@ class TakesNoMask(LlamaForCausalLM):
         return super().forward(attention_mask=attention_mask, **kwargs)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, *MORE])
 def test_the_architectures_we_promise_are_batched(kind: str) -> None:
     """None of them is served one at a time."""
     model = random_model(kind)
