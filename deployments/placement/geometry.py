@@ -19,6 +19,7 @@ FIELDS = {
 INTERMEDIATE = ("intermediate_size", "ffn_hidden_size", "ffn_dim", "n_inner")
 # Layers behind the last that predict several tokens at a time, which are left out.
 EXTRA_LAYERS = "num_nextn_predict_layers"
+MAX_SIZE = 2**48  # of anything; what is larger is no size
 MAX_LAYERS = 1000  # no model is as deep; a damaged config would have everybody count to its number
 CONTEXT = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx")
 # Old checkpoints leave out what was the library's default when they were saved.
@@ -80,7 +81,7 @@ def read_geometry(config: Mapping[str, Any]) -> Geometry:
     dtype = text.get("dtype") or text.get("torch_dtype")
     return Geometry(
         model_type=model_type,
-        architecture=str((config.get("architectures") or [model_type])[0]),
+        architecture=_architecture(config) or model_type,
         hidden_size=hidden_size,
         vocab_size=sizes["vocab_size"],
         num_heads=num_heads,
@@ -95,15 +96,21 @@ def read_geometry(config: Mapping[str, Any]) -> Geometry:
     )
 
 
+def _architecture(config: Mapping[str, Any]) -> str | None:
+    names = config.get("architectures")
+    return str(names[0]) if isinstance(names, list) and names else None
+
+
 def check_depth(config: Mapping[str, Any], checkpoint: object = "The checkpoint") -> None:
     """Raises: StartError for more layers than any model has: to make them, even without weights,
     takes all time and memory."""
-    num_layers = _first(_text_config(config), FIELDS["num_layers"])
-    if num_layers is not None and num_layers > MAX_LAYERS:
-        raise StartError(
-            f"{checkpoint}'s config.json names {num_layers} layers, and no model has more than "
-            f"{MAX_LAYERS}. It is damaged: download it again."
-        )
+    text = _text_config(config)
+    for num_layers in map(text.get, FIELDS["num_layers"]):
+        if isinstance(num_layers, int) and num_layers > MAX_LAYERS:
+            raise StartError(
+                f"{checkpoint}'s config.json names {num_layers} layers, and no model has more than "
+                f"{MAX_LAYERS}. It is damaged: download it again."
+            )
 
 
 def _text_config(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -113,7 +120,7 @@ def _text_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _first(config: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
     values = (config.get(name) for name in names)
-    return next((v for v in values if isinstance(v, int) and v > 0), None)
+    return next((v for v in values if isinstance(v, int) and 0 < v < MAX_SIZE), None)
 
 
 def _size(config: Mapping[str, Any], name: str, names: tuple[str, ...]) -> int:

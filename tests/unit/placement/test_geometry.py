@@ -86,7 +86,29 @@ def test_missing_sizes_are_named(missing: str) -> None:
 
 def test_a_depth_that_no_model_has() -> None:
     """A damaged config with a billion layers is refused by its number, not counted through."""
-    deep = LLAMA_70B | {"vocab_size": 9, "num_hidden_layers": 10**9}
-    for config in (deep, {"text_config": deep}):
-        with pytest.raises(StartError, match="names 1000000000 layers"):
+    for depth in (10**9, 10**30):
+        deep = LLAMA_70B | {"vocab_size": 9, "num_hidden_layers": depth}
+        for config in (deep, {"text_config": deep}):
+            with pytest.raises(StartError, match=f"names {depth} layers"):
+                read_geometry(config)
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"architectures": 7}, None),
+        ({"architectures": []}, None),
+        ({"max_position_embeddings": 10**400}, None),
+        ({"hidden_size": 10**400}, "does not say its hidden_size"),
+        ({"vocab_size": "many"}, "does not say its vocab_size"),
+    ],
+)
+def test_what_is_no_size(fields: dict[str, Any], says: str | None) -> None:
+    """Numbers beyond all measure, and what is no number, count as left out."""
+    config = {"vocab_size": 9, **LLAMA_70B, **fields}
+    if says is None:
+        found = read_geometry(config)
+        assert (found.architecture, found.max_model_len) == ("llama", None)
+    else:
+        with pytest.raises(StartError, match=says):
             read_geometry(config)
