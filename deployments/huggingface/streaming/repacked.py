@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -51,10 +52,11 @@ def repack(
     if not _is_whole(folder, num_layers, report):
         try:
             _write(folder, num_layers, layer, report)
-        except OSError as exc:
+        except (OSError, SafetensorError) as exc:
+            reason = getattr(exc, "strerror", None) or str(exc).rstrip(".") or type(exc).__name__
             raise StartError(
-                f"The weights could not be repacked into {folder.parent}: "
-                f"{exc.strerror or type(exc).__name__}. Set `memory.disk` to a folder with room."
+                f"The weights could not be repacked into {folder.parent}: {reason}. "
+                "Set `memory.disk` to a folder with room."
             ) from exc
     return [{t.name: t for t in read_header(_file(folder, n))} for n in range(num_layers)]
 

@@ -256,6 +256,33 @@ def test_what_a_killed_process_left(tmp_path: Path) -> None:
     assert [*tmp_path.iterdir()] == [folder]
 
 
+LIMITED = """
+import resource, sys
+from pathlib import Path
+import torch
+from deployments.errors import StartError
+from deployments.huggingface.streaming import repacked
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+try:
+    repacked.repack(
+        Path(sys.argv[1]), 3, lambda n: {"a": torch.zeros(50_000)}, lambda progress: None
+    )
+except StartError as error:
+    print(error.message)
+"""
+
+
+def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
+    """Where the system lets a file grow no further, the start ends with the setting's name, and
+    nothing is left behind."""
+    command = [sys.executable, "-c", LIMITED, str(tmp_path / "disk" / "key")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "could not be repacked" in done.stdout
+    assert "Set `memory.disk` to a folder with room" in done.stdout
+    assert not [*(tmp_path / "disk").iterdir()]
+
+
 def test_a_full_disk_is_told(tmp_path: Path) -> None:
     """A write that fails ends the start, names the setting, and leaves nothing behind."""
 
