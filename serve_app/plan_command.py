@@ -45,7 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--disk", type=Path, metavar="PATH", help="a folder for what fits in neither")
     add("--adapter", type=Path, action="append", default=[], metavar="PATH", help="to be counted")
     add("--batch", type=_count, default=MemoryConfig().batch, help="sequences at a time")
-    add("--context", type=_count, metavar="TOKENS", help="tokens of a sequence, prompt and answer")
+    told = "tokens of a sequence, prompt and answer; at most the model's"
+    add("--context", type=_count, metavar="TOKENS", help=told)
     choices = ["auto", *QUANTIZATIONS]
     add("--quantization", choices=choices, default="auto", help="auto: any, where it is needed")
     add("--dtype", default="auto", choices=["auto", "float32", "bfloat16", "float16"])
@@ -76,8 +77,8 @@ def _question(arguments: argparse.Namespace, model: Model) -> Question:
     gpu = free_gpu_bytes() if arguments.gpu is None else arguments.gpu
     cpu = available_ram_bytes() if arguments.cpu is None else arguments.cpu
     disk = None if arguments.disk is None else free_disk_bytes(arguments.disk)
-    usual = MemoryConfig().context
-    context = arguments.context or min(model.geometry.max_model_len or usual, usual)
+    context = arguments.context or MemoryConfig().context
+    context = min(context, model.geometry.max_model_len or context)  # as when it is loaded
     asked = arguments.quantization
     quantizations = QUANTIZATIONS if asked == "auto" else (asked,)
     if model.geometry.is_quantized:  # as it is stored, and not once more

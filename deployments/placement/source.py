@@ -56,7 +56,7 @@ def _files(folder: Path) -> list[Path]:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise StartError(
             f"The checkpoint {path.parent} has no {path.name}: it is not a model in the Hugging "
             "Face format."

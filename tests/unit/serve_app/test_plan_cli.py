@@ -151,6 +151,13 @@ def test_a_config_alone_will_do(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert told.placement.name == "resident"
 
 
+def test_no_longer_than_the_model(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A context beyond the model's is planned as it is served: as the model's."""
+    for context, planned in ((100, 100), (10**6, 4096)):
+        assert run(folder, "--gpu", "800GiB", "--context", context, "--json") == 0
+        assert Report.model_validate_json(capsys.readouterr().out).context == planned
+
+
 def test_adapters(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Adapters are part of what must fit, in float32 whatever they are stored as."""
     (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA"}))
@@ -171,6 +178,7 @@ def test_adapters(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
         (["demo", "--adapter", "/no/such"], "/no/such"),
         (["no-such"], "not in the catalogue"),
         (["/no/such"], "has no config.json"),
+        (["/etc/hostname"], "has no config.json"),
     ],
 )
 def test_nothing_to_plan(
