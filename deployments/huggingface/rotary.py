@@ -70,7 +70,8 @@ def _turn(module: Any) -> int | None:
         return None
     parameters = module.config.rope_parameters
     nested = [value for value in parameters.values() if isinstance(value, Mapping)]
-    return min(int(found[ORIGINAL]) for found in (parameters, *nested) if ORIGINAL in found)
+    long = [found for found in (parameters, *nested) if found.get("rope_type") == "longrope"]
+    return min(int(found[ORIGINAL]) for found in long)
 
 
 def _merged(kinds: list[Tensor], parts: list[Tensor]) -> Tensor:

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -35,6 +35,9 @@ class SteppedModel:
     def __init__(self) -> None:
         self.passes: list[list[list[int]]] = []
         self.allowed = threading.Semaphore(0)
+
+    def modules(self) -> Iterator[nn.Module]:
+        return iter(())
 
     def __call__(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Any:
         rows = zip(input_ids.tolist(), attention_mask.tolist(), strict=True)
