@@ -99,13 +99,13 @@ class Worker:
 
 
 def measure(num_repetitions: int, num_starts: int, limit_s: float) -> Found:
-    """Of engines and of servers no repetition but the first begins after half of `limit_s`, or
+    """Of engines and of servers no repetition but the first begins after a third of `limit_s`, or
     all of it. Those of the servers are spread over `num_starts`; 0 is without servers.
 
     Raises: RuntimeError or TimeoutError for a contender that does not start.
     """
     began_s, machine = time.monotonic(), this_machine()
-    engines_until_s, servers_until_s = began_s + limit_s / 2, began_s + limit_s
+    engines_until_s, servers_until_s = began_s + limit_s / 3, began_s + limit_s
     with tempfile.TemporaryDirectory(prefix="roundhouse-benchmark-") as name:
         checkpoint = endless_checkpoint(Path(name) / "demo")
         passes, stalls = _engines(checkpoint, num_repetitions, engines_until_s)

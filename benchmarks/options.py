@@ -13,7 +13,7 @@ def quick(command: argparse.ArgumentParser) -> None:
 
 def huggingface(command: argparse.ArgumentParser) -> None:
     repeated(command, 8)
-    _add_minutes(command, "later")
+    _add_minutes(command, "later", 7.0)
     command.add_argument(
         "--starts",
         type=_positive,
@@ -105,11 +105,11 @@ def repeated(command: argparse.ArgumentParser, default: int = 5) -> None:
     _add_outputs(command)
 
 
-def _add_minutes(command: argparse.ArgumentParser, end: str) -> None:
+def _add_minutes(command: argparse.ArgumentParser, end: str, default: float = 5.0) -> None:
     command.add_argument(
         "--minutes",
         type=float,
-        default=5.0,
+        default=default,
         metavar="M",
         help=f"begin no repetition but the first {end}; default: %(default)g",
     )
