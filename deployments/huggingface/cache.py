@@ -42,9 +42,8 @@ class RoomyLayer(DynamicLayer):  # type: ignore[misc]
         self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any
     ) -> tuple[Tensor, Tensor]:
         """Appends columns; returns all of them."""
-        for room, states in zip(self.rooms, (key_states, value_states), strict=True):
-            room.append(states)
-        self.show()
+        keys, values = self.rooms
+        self.keys, self.values = keys.append(key_states), values.append(value_states)
         return self.keys, self.values
 
 

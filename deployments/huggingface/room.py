@@ -71,14 +71,15 @@ class Room:
         num_columns = max(size.num_columns, width)
         self._resize(size.num_rows, num_columns - width, num_spare(num_columns))
 
-    def append(self, states: Tensor) -> None:
-        """Puts the next columns of all rows at the right."""
+    def append(self, states: Tensor) -> Tensor:
+        """Puts the next columns of all rows at the right; returns all that is in use."""
         num_new = states.shape[2]
         if self._end + num_new > self._max_columns:
             width = self._end - self._start + num_new
             self._resize(len(self._used), 0, num_new + num_spare(width))
         self._used.narrow(2, self._end, num_new).copy_(states)
         self._end += num_new
+        return self.states
 
     def add(self, states: Tensor, rows: Tensor) -> None:
         """Puts these rows of `states` below the others, in line with them at the right: for so many
