@@ -122,7 +122,8 @@ def _notes(found: Found) -> list[str]:
         f"{found.took_s:.0f} s in all.",
         "32 requests, answers of 8 to 149 tokens, float32, greedy, one thread of torch each. Only "
         "the tokens that were asked for count.",
-        "Bars of engines are judged by CPU time, those of servers by the clock.",
+        "Bars of engines are judged by CPU time, those of servers by the clock. After each start a "
+        "server does the work once before it counts.",
         f"Failures: {failures or 'none'}.",
         f"Everything else on the machine: {100 * others:.0f} % of one core on average.",
     ]

@@ -12,12 +12,12 @@ def quick(command: argparse.ArgumentParser) -> None:
 
 
 def huggingface(command: argparse.ArgumentParser) -> None:
-    repeated(command, 8)
+    repeated(command, 9)
     _add_minutes(command, "later", 7.0)
     command.add_argument(
         "--starts",
         type=_positive,
-        default=4,
+        default=3,
         metavar="N",
         help="of the servers, the repetitions spread over them; default: %(default)s",
     )
