@@ -48,7 +48,7 @@ def measure(num_each: int) -> Found:
 def _loaded(folder: Path, settings: dict[str, str]) -> Any:
     """As the huggingface backend loads it."""
     from deployments.config import HuggingFaceConfig
-    from deployments.huggingface.loader import load
+    from deployments.huggingface.loading.loader import load
 
     return load(HuggingFaceConfig.model_validate({"checkpoint": str(folder), **settings}))
 

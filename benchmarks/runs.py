@@ -23,7 +23,7 @@ def quick(arguments: argparse.Namespace) -> Run:
 def huggingface(arguments: argparse.Namespace) -> Run:
     """Hugging Face models: Roundhouse and transformers' own"""
     from benchmarks.huggingface import measure
-    from benchmarks.huggingface_report import report_of
+    from benchmarks.huggingface.report import report_of
 
     num_starts = 0 if arguments.engines_only else arguments.starts
     found = measure(arguments.repetitions, num_starts, 60 * arguments.minutes)

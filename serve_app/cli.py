@@ -10,14 +10,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from serve_app import (
-    drain_command,
-    kuberay_command,
-    models_command,
-    plan_cluster_command,
-    plan_command,
-)
-from serve_app.models_command import number
+from serve_app.commands import drain, kuberay, models, plan, plan_cluster
+from serve_app.commands.models import number
 
 Commands = argparse._SubParsersAction  # type of add_subparsers(), which has no public name
 
@@ -48,12 +42,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for add in (_add_check, _add_models, _add_plan, _add_plan_cluster, _add_serve):
         add(commands)
-    kuberay_command.add_arguments(
+    kuberay.add_arguments(
         _command(commands, "kuberay", "put a serve_config into KubeRay's manifest")
     )
-    drain_command.add_arguments(
-        _command(commands, "drain", "empty this node of replicas, before it ends")
-    )
+    drain.add_arguments(_command(commands, "drain", "empty this node of replicas, before it ends"))
     arguments = parser.parse_args(argv)
     try:
         status = int(arguments.run(arguments))
@@ -80,20 +72,20 @@ def _add_check(commands: "Commands[argparse.ArgumentParser]") -> None:
 
 def _add_models(commands: "Commands[argparse.ArgumentParser]") -> None:
     parser = _command(commands, "models", "list the catalogue: what `model_type` may be")
-    models_command.add_arguments(parser)
-    parser.set_defaults(run=models_command.run)
+    models.add_arguments(parser)
+    parser.set_defaults(run=models.run)
 
 
 def _add_plan(commands: "Commands[argparse.ArgumentParser]") -> None:
     parser = _command(commands, "plan", "tell what a model needs, and where it would go")
-    plan_command.add_arguments(parser)
-    parser.set_defaults(run=plan_command.run)
+    plan.add_arguments(parser)
+    parser.set_defaults(run=plan.run)
 
 
 def _add_plan_cluster(commands: "Commands[argparse.ArgumentParser]") -> None:
     parser = _command(commands, "plan-cluster", "tell which model of a serve_config lands where")
-    plan_cluster_command.add_arguments(parser)
-    parser.set_defaults(run=plan_cluster_command.run)
+    plan_cluster.add_arguments(parser)
+    parser.set_defaults(run=plan_cluster.run)
 
 
 def _add_serve(commands: "Commands[argparse.ArgumentParser]") -> None:

@@ -9,7 +9,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from deployments.huggingface.vocabulary import BYTE_OF_CHAR
+from deployments.huggingface.engine.vocabulary import BYTE_OF_CHAR
 
 # As most configs call them. Weights this large make varied text, and logits far apart.
 SMALL = {

@@ -19,12 +19,13 @@ from benchmarks.memory_cap import capped, forget_peak, status
 from benchmarks.offload import disk
 from benchmarks.offload.disk_use import busy_share
 from deployments.config import HuggingFaceConfig
-from deployments.huggingface import build, engine  # noqa: F401 - part of the base, not of the model
-from deployments.huggingface.checkpoint import check_folder
-from deployments.huggingface.decoder import Decoder
-from deployments.huggingface.loader import load
-from deployments.huggingface.placing import place
-from deployments.huggingface.rehearsal import empty_cache
+from deployments.huggingface.checkpoint.whole import check_folder
+from deployments.huggingface.engine import engine  # noqa: F401 - part of the base, not of the model
+from deployments.huggingface.engine.decoder import Decoder
+from deployments.huggingface.loading import build
+from deployments.huggingface.loading.loader import load
+from deployments.huggingface.loading.placing import place
+from deployments.huggingface.loading.rehearsal import empty_cache
 from deployments.huggingface.streaming.borrowed import borrowed_weights
 from deployments.placement.planner import Plan
 from deployments.progress import unreported

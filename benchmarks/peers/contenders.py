@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from benchmarks import hf_servers
+from benchmarks.huggingface import servers as hf_servers
 from benchmarks.peers.environments import LITELLM, RAY_SERVE_LLM, VLLM_ROUTER, Environment
 from benchmarks.stack import ROOT, Stack, free_port
 from benchmarks.stacks import (

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.hf_work import endless_checkpoint
+from benchmarks.huggingface.work import endless_checkpoint
 from benchmarks.load import Load
 from benchmarks.machine import Machine, this_machine
 from benchmarks.peers import contenders, loads

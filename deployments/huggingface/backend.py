@@ -9,23 +9,23 @@ from typing import TYPE_CHECKING
 from deployments.config import HuggingFaceConfig
 from deployments.errors import BackendUnavailable, ModelNotFound, StartError
 from deployments.exchange import Exchange, Head, Item, ModelCard
-from deployments.huggingface import hub
-from deployments.huggingface.answer import Answer
-from deployments.huggingface.booking import enforce
+from deployments.huggingface.checkpoint import hub
 from deployments.huggingface.embedding.task import task_of
-from deployments.huggingface.endpoints import Prepared, check_path, prepare
-from deployments.huggingface.generation import Sink
-from deployments.huggingface.grammar import Grammar, Grammars, Source
-from deployments.huggingface.loader import load
-from deployments.huggingface.plan import TextModel
+from deployments.huggingface.engine.generation import Sink
+from deployments.huggingface.engine.grammar import Grammar, Grammars, Source
+from deployments.huggingface.loading.booking import enforce
+from deployments.huggingface.loading.loader import load
+from deployments.huggingface.protocol.answer import Answer
+from deployments.huggingface.protocol.endpoints import Prepared, check_path, prepare
+from deployments.huggingface.protocol.plan import TextModel
 from deployments.load import Load
 from deployments.progress import Report, unreported
 
 if TYPE_CHECKING:
     from deployments.huggingface.embedding.engine import EmbeddingEngine
     from deployments.huggingface.embedding.service import Embedding
-    from deployments.huggingface.engine import Engine
-    from deployments.huggingface.sequence import Sequence
+    from deployments.huggingface.engine.engine import Engine
+    from deployments.huggingface.engine.sequence import Sequence
 
 NOT_STARTED = "The model is not loaded."
 
@@ -42,7 +42,7 @@ class Running:
         self, prepared: Prepared, grammar: Grammar | None, sink: Sink, adapter: str | None
     ) -> "list[Sequence]":
         """The choices of a request as the engine takes them."""
-        from deployments.huggingface.sequence import Sequence
+        from deployments.huggingface.engine.sequence import Sequence
 
         vocabulary = self.text_model.vocabulary
         choices = [replace(choice, adapter=adapter) for choice in prepared.choices]
@@ -175,7 +175,7 @@ def _run(config: HuggingFaceConfig, report: Report) -> "Running | Embedding":
 
         return start(folder, config, report)
     loaded = load(config, report, folder)
-    from deployments.huggingface.engine import Engine
+    from deployments.huggingface.engine.engine import Engine
 
     engine = Engine(loaded.model, loaded.capacity, loaded.adapters)
     engine.start()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from deployments.placement.geometry import Geometry, LayerCache
 
-SPARE_COLUMNS = 16  # as deployments.huggingface.room, which the tests compare
+SPARE_COLUMNS = 16  # as deployments.huggingface.engine.room, which the tests compare
 SPARE_SHARE = 8
 DEFAULT_CHUNK_TOKENS = 512
 # float32 copies of a row of logits that sampling may hold at a time: raw, adjusted, sorted with

@@ -11,7 +11,7 @@ from math import ceil, inf
 from typing import Any
 
 from deployments.config import BackendConfig, HuggingFaceConfig
-from deployments.huggingface.booking import NodeRam, gpu_bytes, ram_bytes
+from deployments.huggingface.loading.booking import NodeRam, gpu_bytes, ram_bytes
 from serve_app.placement.node import ACCELERATOR, ACCELERATOR_PART, Node
 from serve_app.placement.selector import as_ray_reads, matches, off_gpu_nodes
 

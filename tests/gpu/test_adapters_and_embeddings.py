@@ -17,7 +17,7 @@ pytestmark = needs_gpu
 def test_adapters_share_a_batch(tmp_path: Path) -> None:
     """Rows of two adapters and of the base run together on the GPU, each with PEFT's tokens."""
     from deployments.huggingface.adapters.loading import inject
-    from deployments.huggingface.capacity import Capacity
+    from deployments.huggingface.engine.capacity import Capacity
 
     folders = {n: save_adapter(random_model("llama"), tmp_path / n, seed=ord(n)) for n in "ab"}
     model = random_model("llama").to(DEVICE)

@@ -28,7 +28,7 @@ async def test_quantised(quantization: str) -> None:
 def test_quantised_layers(quantization: str) -> None:
     """Every linear layer but the output head is converted, on the GPU, and rows can be batched."""
     from deployments.config import HuggingFaceConfig
-    from deployments.huggingface.loader import load
+    from deployments.huggingface.loading.loader import load
 
     config = HuggingFaceConfig(checkpoint="package:demo/model", quantization=quantization)
     loaded = load(config)

@@ -109,8 +109,8 @@ def let_go() -> None:
 def loaded(folder: Path, gpu_gb: int, **memory: Any) -> Any:
     """As a replica with so much of a GPU loads it: planned, enforced, loaded, rehearsed."""
     from deployments.config import HuggingFaceConfig
-    from deployments.huggingface.booking import enforce
-    from deployments.huggingface.loader import load
+    from deployments.huggingface.loading.booking import enforce
+    from deployments.huggingface.loading.loader import load
 
     chunk = memory.pop("chunk", 512)
     asked = {"gpu": f"{gpu_gb}GB", "context": CONTEXT, "batch": max(BATCHES), **memory}
@@ -127,8 +127,8 @@ def link_bytes(model: Any) -> int:
 
 def step_s(model: Any, num_rows: int, num_new: int = 1, width: int = CONTEXT) -> float:
     """Seconds of a pass, the first not counted."""
-    from deployments.huggingface.decoder import Decoder
-    from deployments.huggingface.rehearsal import empty_cache
+    from deployments.huggingface.engine.decoder import Decoder
+    from deployments.huggingface.loading.rehearsal import empty_cache
 
     decoder, count = Decoder(model), 3
     with torch.inference_mode():

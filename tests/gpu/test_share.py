@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from deployments.config import HuggingFaceConfig
-from deployments.huggingface.booking import enforce
+from deployments.huggingface.loading.booking import enforce
 
 torch = pytest.importorskip("torch")
 pytestmark = [
@@ -26,7 +26,7 @@ def shared() -> Iterator[int]:
 
 def test_no_more_than_the_share_can_be_allocated(shared: int) -> None:
     """What goes beyond the share is refused, although the GPU has room; what is within is not."""
-    from deployments.huggingface.memory import free_gpu_bytes
+    from deployments.huggingface.loading.memory import free_gpu_bytes
 
     device = torch.device("cuda", 0)
     assert free_gpu_bytes(device) <= SHARE * shared

@@ -67,7 +67,7 @@ def mine(checkpoint: Path) -> Iterator[Any]:
     """Our engine, warm."""
     from transformers import AutoTokenizer
 
-    from benchmarks.hf_contenders import Ours
+    from benchmarks.huggingface.contenders import Ours
 
     ours = Ours(loaded(checkpoint), AutoTokenizer.from_pretrained(MODEL_DIR))
     ours.run(mixed())
@@ -87,13 +87,13 @@ def mixed() -> Work:
 
 
 def static_by_8(model: Any) -> Any:
-    from benchmarks.hf_contenders import Static
+    from benchmarks.huggingface.contenders import Static
 
     return Static(model, 8)
 
 
 def static_at_once(model: Any) -> Any:
-    from benchmarks.hf_contenders import Static
+    from benchmarks.huggingface.contenders import Static
 
     return Static(model, NUM_REQUESTS)
 
@@ -101,7 +101,7 @@ def static_at_once(model: Any) -> Any:
 def continuous(model: Any) -> Any:
     from transformers.generation import ContinuousBatchingConfig
 
-    from benchmarks.hf_contenders import Continuous
+    from benchmarks.huggingface.contenders import Continuous
 
     return Continuous(model, ContinuousBatchingConfig(**PAGES))
 

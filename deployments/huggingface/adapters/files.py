@@ -14,7 +14,7 @@ from deployments.adapters import (
     read_adapter_config,
 )
 from deployments.errors import StartError
-from deployments.huggingface.weight_files import check_pickle, check_safetensors
+from deployments.huggingface.checkpoint.weight_files import check_pickle, check_safetensors
 
 PICKLE_ADVICE = (
     f"Its pickle file ({ADAPTER_PICKLE}) is loaded only with `allow_pickle: true` in the args; no "

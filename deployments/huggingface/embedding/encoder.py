@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from deployments.huggingface import rotary
 from deployments.huggingface.embedding.pooling import pool
+from deployments.huggingface.engine import rotary
 
 TokenIds = tuple[int, ...]
 

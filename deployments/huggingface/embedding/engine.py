@@ -8,7 +8,7 @@ import torch
 from deployments.errors import BackendUnavailable
 from deployments.huggingface.embedding.encoder import Encoder
 from deployments.huggingface.embedding.jobs import Input, Job, Jobs
-from deployments.huggingface.engine import BROKEN, STOPPED
+from deployments.huggingface.engine.engine import BROKEN, STOPPED
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from deployments.errors import BackendOverloaded, BackendUnavailable, RoundhouseError
 from deployments.huggingface.embedding.encoder import TokenIds
-from deployments.huggingface.pace import Pace
+from deployments.huggingface.engine.pace import Pace
 
 
 class Job:

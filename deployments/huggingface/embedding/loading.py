@@ -11,18 +11,18 @@ from transformers import AutoModel, AutoModelForTextEncoding
 
 from deployments.config import HuggingFaceConfig
 from deployments.errors import StartError
-from deployments.huggingface import remote_code
-from deployments.huggingface.build import filled, skeleton
-from deployments.huggingface.checkpoint import Checkpoint, check_folder
+from deployments.huggingface.checkpoint.fit import check_weights
+from deployments.huggingface.checkpoint.whole import Checkpoint, check_folder
 from deployments.huggingface.embedding.encoder import Encoder, TokenIds
 from deployments.huggingface.embedding.pooling import head
 from deployments.huggingface.embedding.recipe import Recipe, read_recipe
 from deployments.huggingface.embedding.request import EmbeddingModel
-from deployments.huggingface.fit import check_weights
-from deployments.huggingface.loader import max_model_len, translated
-from deployments.huggingface.self_check import agree, tolerance
-from deployments.huggingface.tokenizers import load_tokenizer
-from deployments.huggingface.vocabulary import Vocabulary
+from deployments.huggingface.engine.vocabulary import Vocabulary
+from deployments.huggingface.loading import remote_code
+from deployments.huggingface.loading.build import filled, skeleton
+from deployments.huggingface.loading.loader import max_model_len, translated
+from deployments.huggingface.loading.self_check import agree, tolerance
+from deployments.huggingface.loading.tokenizers import load_tokenizer
 from deployments.progress import Progress, Report
 
 logger = logging.getLogger(__name__)

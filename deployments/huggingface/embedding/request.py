@@ -7,9 +7,9 @@ from pydantic import BeforeValidator, Field
 
 from deployments.errors import ContextTooLong, InvalidRequest
 from deployments.huggingface.embedding.encoder import TokenIds
-from deployments.huggingface.request import MAX_PROMPTS, as_prompts, parse
-from deployments.huggingface.strict import Ignored, Strict
-from deployments.huggingface.vocabulary import Vocabulary
+from deployments.huggingface.engine.vocabulary import Vocabulary
+from deployments.huggingface.protocol.request import MAX_PROMPTS, as_prompts, parse
+from deployments.huggingface.protocol.strict import Ignored, Strict
 
 
 class EmbeddingRequest(Strict):

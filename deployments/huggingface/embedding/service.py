@@ -8,12 +8,12 @@ from pathlib import Path
 from deployments.config import HuggingFaceConfig
 from deployments.errors import BackendTimeout, UnsupportedEndpoint
 from deployments.exchange import Exchange, Head, Item, Tail
-from deployments.huggingface.answer import TIMED_OUT
 from deployments.huggingface.embedding import response
 from deployments.huggingface.embedding.engine import EmbeddingEngine
 from deployments.huggingface.embedding.jobs import Job, Jobs
 from deployments.huggingface.embedding.loading import load_embedder
 from deployments.huggingface.embedding.request import EmbeddingModel, prepare
+from deployments.huggingface.protocol.answer import TIMED_OUT
 from deployments.progress import Report
 
 PATH = "/v1/embeddings"

@@ -6,7 +6,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from deployments.huggingface.placing import FOLDER
 from deployments.huggingface.streaming import repacked
 from deployments.huggingface.streaming.layout import can_be_viewed, lay_out
 from deployments.huggingface.streaming.modules import Matched, States
@@ -55,7 +54,7 @@ def prepared(matched: Matched, making: Making, disk: Path, report: Report) -> Ma
     Raises: StartError.
     """
     files = sorted(_files(matched))
-    folder = disk / FOLDER / repacked.key(files, *making.names)
+    folder = disk / repacked.FOLDER / repacked.key(files, *making.names)
     reader = Reader(files)
     try:
         of_layers = repacked.repack(

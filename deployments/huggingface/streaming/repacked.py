@@ -23,6 +23,7 @@ from deployments.errors import StartError
 from deployments.placement.header import StoredTensor, read_header
 from deployments.progress import Progress, Report, Shard
 
+FOLDER = "roundhouse-weights"  # of `memory.disk`: all that is written there
 VERSION = 2
 ALIGNMENT = (
     64  # of a resident tensor: sums in float32 may end otherwise where vectors begin otherwise

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from deployments.huggingface.freed_memory import return_freed_memory
+from deployments.huggingface.streaming.freed_memory import return_freed_memory
 from deployments.huggingface.streaming.modules import Unstreamable, match
 from deployments.huggingface.streaming.preparing import Making, need_repacking, prepared
 from deployments.huggingface.streaming.streamer import Streamer

@@ -1,8 +1,8 @@
 """What the Hugging Face benchmark makes of its passes; no server is started."""
 
-from benchmarks.hf_servers import CONTINUOUS, OURS, PLAIN
-from benchmarks.huggingface import Found, Pass, spread
-from benchmarks.huggingface_report import bars, report_of
+from benchmarks.huggingface.measure import Found, Pass, spread
+from benchmarks.huggingface.report import bars, report_of
+from benchmarks.huggingface.servers import CONTINUOUS, OURS, PLAIN
 from benchmarks.machine import this_machine
 
 ENGINES = ("ours", "continuous batching", "static generate, all 32", "static generate, 4 x 8")

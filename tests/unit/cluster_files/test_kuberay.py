@@ -17,9 +17,9 @@ from ray.autoscaler._private.kuberay.autoscaling_config import (
     _derive_autoscaling_config_from_ray_cr,
 )
 
-from serve_app import kuberay_command
 from serve_app.check import document, inventory
 from serve_app.cli import main
+from serve_app.commands import kuberay
 from serve_app.draining import DRAIN_S
 from serve_app.placement.cluster_plan import cluster_plan
 from serve_app.placement.node import Node
@@ -116,9 +116,9 @@ def test_the_command_refuses(
 def test_pods_are_reached_from_elsewhere(host: str | None) -> None:
     """A host that only the pod itself could reach becomes every interface; another one stays."""
     config = {"http_options": {"host": host}, "applications": []}
-    assert kuberay_command.for_pods(config)["http_options"]["host"] == "0.0.0.0"
+    assert kuberay.for_pods(config)["http_options"]["host"] == "0.0.0.0"
     config = {"http_options": {"host": "10.0.0.7"}, "applications": []}
-    assert kuberay_command.for_pods(config)["http_options"]["host"] == "10.0.0.7"
+    assert kuberay.for_pods(config)["http_options"]["host"] == "10.0.0.7"
 
 
 def node_types() -> dict[str, Any]:

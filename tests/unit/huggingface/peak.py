@@ -12,7 +12,7 @@ import torch
 from benchmarks.memory_cap import forget_peak, status
 from deployments import catalog
 from deployments.config import HuggingFaceConfig
-from deployments.huggingface.loader import load
+from deployments.huggingface.loading.loader import load
 from deployments.placement.demand import demand
 from deployments.placement.source import from_folder
 from deployments.placement.workload import Workload

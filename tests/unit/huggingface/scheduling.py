@@ -8,14 +8,14 @@ import torch
 
 from deployments.errors import RoundhouseError
 from deployments.huggingface.adapters.rows import Adapters
-from deployments.huggingface.capacity import Capacity
-from deployments.huggingface.decoder import Decoder
-from deployments.huggingface.generation import Choice, Delta, Sampling, Stopping
-from deployments.huggingface.grammar import Grammar
-from deployments.huggingface.queue import Queue
-from deployments.huggingface.scheduler import Scheduler
-from deployments.huggingface.sequence import Sequence
-from deployments.huggingface.vocabulary import Vocabulary
+from deployments.huggingface.engine.capacity import Capacity
+from deployments.huggingface.engine.decoder import Decoder
+from deployments.huggingface.engine.generation import Choice, Delta, Sampling, Stopping
+from deployments.huggingface.engine.grammar import Grammar
+from deployments.huggingface.engine.queue import Queue
+from deployments.huggingface.engine.scheduler import Scheduler
+from deployments.huggingface.engine.sequence import Sequence
+from deployments.huggingface.engine.vocabulary import Vocabulary
 
 from .models import EOS, byte_tokenizer
 

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 from deployments.errors import ModelNotFound, StartError
 from deployments.exchange import Exchange
 from deployments.huggingface.backend import HuggingFaceBackend
-from deployments.huggingface.loader import load
+from deployments.huggingface.loading.loader import load
 from serve_app.router import RouterApp
 from tests.local_cluster import LocalCluster, serving
 

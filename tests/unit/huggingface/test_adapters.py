@@ -16,11 +16,11 @@ from peft import PeftModel
 from deployments.config import HuggingFaceConfig
 from deployments.huggingface.adapters.loading import inject
 from deployments.huggingface.adapters.rows import Adapters
-from deployments.huggingface.capacity import Capacity
-from deployments.huggingface.decoder import Decoder
-from deployments.huggingface.loader import Loaded, load
-from deployments.huggingface.measure import measure
-from deployments.huggingface.self_check import agree
+from deployments.huggingface.engine.capacity import Capacity
+from deployments.huggingface.engine.decoder import Decoder
+from deployments.huggingface.loading.loader import Loaded, load
+from deployments.huggingface.loading.measure import measure
+from deployments.huggingface.loading.self_check import agree
 
 from .architectures import random_model, save
 from .asking import configured

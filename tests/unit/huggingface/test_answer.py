@@ -3,10 +3,10 @@ import asyncio
 import pytest
 
 from deployments.errors import BackendTimeout
-from deployments.huggingface.answer import Answer
-from deployments.huggingface.formats import CompletionFormat
-from deployments.huggingface.generation import Delta
-from deployments.huggingface.response import DONE, Identity, Stream
+from deployments.huggingface.engine.generation import Delta
+from deployments.huggingface.protocol.answer import Answer
+from deployments.huggingface.protocol.formats import CompletionFormat
+from deployments.huggingface.protocol.response import DONE, Identity, Stream
 
 
 def answer(num_choices: int = 1, expires_at: float | None = None) -> Answer:

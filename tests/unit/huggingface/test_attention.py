@@ -9,9 +9,9 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from deployments.errors import StartError
-from deployments.huggingface.decoder import Decoder
-from deployments.huggingface.loader import load
-from deployments.huggingface.self_check import settle
+from deployments.huggingface.engine.decoder import Decoder
+from deployments.huggingface.loading.loader import load
+from deployments.huggingface.loading.self_check import settle
 
 from .architectures import random_model, save
 from .asking import COMPLETIONS, ask, configured, started

@@ -21,7 +21,7 @@ from deployments.errors import (
 )
 from deployments.exchange import EVENT_STREAM, JSON, Head, Tail
 from deployments.huggingface.backend import HuggingFaceBackend
-from deployments.huggingface.engine import Engine
+from deployments.huggingface.engine.engine import Engine
 from tests.polling import until
 
 from .asking import CHAT, COMPLETIONS, RECITED, ask, configured, exchange_of, started

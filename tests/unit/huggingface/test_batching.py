@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from deployments.huggingface.capacity import Capacity
+from deployments.huggingface.engine.capacity import Capacity
 
 from .architectures import KINDS, MORE, random_model
 from .models import EOS

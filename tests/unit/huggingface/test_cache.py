@@ -1,8 +1,8 @@
 import torch
 from transformers.cache_utils import DynamicCache
 
-from deployments.huggingface import cache as caches
-from deployments.huggingface.room import SPARE_COLUMNS, Size
+from deployments.huggingface.engine import cache as caches
+from deployments.huggingface.engine.room import SPARE_COLUMNS, Size
 
 ALL = 2**60
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from deployments.huggingface.decoder import Decoder
+from deployments.huggingface.engine.decoder import Decoder
 
 from .architectures import random_model
 

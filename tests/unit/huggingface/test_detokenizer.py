@@ -2,8 +2,8 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from deployments.huggingface.detokenizer import MAX_HELD_TOKENS, Detokenizer
-from deployments.huggingface.vocabulary import Vocabulary
+from deployments.huggingface.engine.detokenizer import MAX_HELD_TOKENS, Detokenizer
+from deployments.huggingface.engine.vocabulary import Vocabulary
 
 from .models import EOS, byte_tokenizer
 

@@ -12,9 +12,9 @@ from transformers import AutoModelForCausalLM
 
 from deployments.errors import InvalidRequest
 from deployments.huggingface.backend import HuggingFaceBackend
-from deployments.huggingface.capacity import Capacity
-from deployments.huggingface.generation import Choice, Sampling, Stopping
-from deployments.huggingface.sequence import Sequence
+from deployments.huggingface.engine.capacity import Capacity
+from deployments.huggingface.engine.generation import Choice, Sampling, Stopping
+from deployments.huggingface.engine.sequence import Sequence
 
 from .architectures import random_model
 from .asking import COMPLETIONS, ask, started

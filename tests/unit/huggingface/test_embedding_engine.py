@@ -18,7 +18,7 @@ from deployments.huggingface.embedding.engine import EmbeddingEngine
 from deployments.huggingface.embedding.jobs import Job, Jobs
 from deployments.huggingface.embedding.request import EmbeddingModel
 from deployments.huggingface.embedding.service import Embedding
-from deployments.huggingface.vocabulary import Vocabulary
+from deployments.huggingface.engine.vocabulary import Vocabulary
 from tests.polling import PATIENCE_S, until
 
 from .models import byte_tokenizer

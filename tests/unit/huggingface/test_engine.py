@@ -11,11 +11,11 @@ import torch
 from deployments.errors import BackendUnavailable, InvalidRequest, RoundhouseError
 from deployments.exchange import Head
 from deployments.huggingface.backend import HuggingFaceBackend
-from deployments.huggingface.capacity import Capacity
-from deployments.huggingface.engine import Engine
-from deployments.huggingface.generation import Choice, Delta, Sampling, Stopping
-from deployments.huggingface.sequence import Sequence
-from deployments.huggingface.vocabulary import Vocabulary
+from deployments.huggingface.engine.capacity import Capacity
+from deployments.huggingface.engine.engine import Engine
+from deployments.huggingface.engine.generation import Choice, Delta, Sampling, Stopping
+from deployments.huggingface.engine.sequence import Sequence
+from deployments.huggingface.engine.vocabulary import Vocabulary
 
 from .asking import CHAT, COMPLETIONS, ask, exchange_of
 from .gate import WAIT_S, Gate

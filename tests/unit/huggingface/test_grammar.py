@@ -12,15 +12,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from deployments.errors import InvalidRequest, RoundhouseError
-from deployments.huggingface import grammar as grammars
-from deployments.huggingface.blanks import MAX_BLANKS
-from deployments.huggingface.capacity import Capacity
-from deployments.huggingface.generation import Choice, Sampling, Stopping
-from deployments.huggingface.grammar import Grammars, json_source
-from deployments.huggingface.masking import masked
-from deployments.huggingface.penalties import adjusted
-from deployments.huggingface.sampling import Sampled, sample
-from deployments.huggingface.sequence import Sequence
+from deployments.huggingface.engine import grammar as grammars
+from deployments.huggingface.engine.blanks import MAX_BLANKS
+from deployments.huggingface.engine.capacity import Capacity
+from deployments.huggingface.engine.generation import Choice, Sampling, Stopping
+from deployments.huggingface.engine.grammar import Grammars, json_source
+from deployments.huggingface.engine.masking import masked
+from deployments.huggingface.engine.penalties import adjusted
+from deployments.huggingface.engine.sampling import Sampled, sample
+from deployments.huggingface.engine.sequence import Sequence
 
 from .architectures import random_model
 from .models import EOS, VOCAB_SIZE

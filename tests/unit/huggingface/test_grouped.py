@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from deployments.huggingface import grouped
+from deployments.huggingface.engine import grouped
 
 from .allocations import Allocations
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from deployments.huggingface.capacity import Capacity
+from deployments.huggingface.engine.capacity import Capacity
 
 from .architectures import KINDS, MORE, random_model
 from .models import EOS

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from deployments.errors import StartError
-from deployments.huggingface.loader import load
+from deployments.huggingface.loading.loader import load
 from deployments.progress import Progress
 
 from .asking import configured

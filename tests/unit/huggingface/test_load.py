@@ -11,9 +11,9 @@ import torch
 from transformers.cache_utils import Cache
 
 from deployments.errors import BackendOverloaded, BackendUnavailable, ContextTooLong
-from deployments.huggingface.answer import Answer
 from deployments.huggingface.backend import HuggingFaceBackend
-from deployments.huggingface.sequence import Sequence
+from deployments.huggingface.engine.sequence import Sequence
+from deployments.huggingface.protocol.answer import Answer
 from deployments.pipe import Pipe
 from tests.polling import until
 

@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from deployments.errors import StartError
-from deployments.huggingface.loader import load
+from deployments.huggingface.loading.loader import load
 
 from .asking import configured
 from .models import byte_tokenizer
@@ -209,7 +209,7 @@ def test_failures_are_found_without_torch() -> None:
         "import sys\n"
         "from deployments.config import HuggingFaceConfig\n"
         "from deployments.errors import StartError\n"
-        "from deployments.huggingface.loader import load\n"
+        "from deployments.huggingface.loading.loader import load\n"
         "try: load(HuggingFaceConfig(checkpoint='/no/such'))\n"
         "except StartError: sys.exit('torch' in sys.modules)\n"
         "sys.exit(2)"

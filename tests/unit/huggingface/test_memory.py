@@ -11,8 +11,8 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from deployments.errors import StartError
-from deployments.huggingface import accelerated
-from deployments.huggingface.loader import Loaded, load
+from deployments.huggingface.loading import accelerated
+from deployments.huggingface.loading.loader import Loaded, load
 from deployments.placement import machine
 from deployments.placement.arrangement import CPU_LIBRARY_BYTES, DISK_SLOTS, Tier, slot_bytes
 from deployments.placement.budget import Budget

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 
-from deployments.huggingface import cache as caches
-from deployments.huggingface.capacity import Capacity
-from deployments.huggingface.decoder import Decoder
-from deployments.huggingface.generation import Sampling
-from deployments.huggingface.queue import Queue
-from deployments.huggingface.scheduler import Scheduler
+from deployments.huggingface.engine import cache as caches
+from deployments.huggingface.engine.capacity import Capacity
+from deployments.huggingface.engine.decoder import Decoder
+from deployments.huggingface.engine.generation import Sampling
+from deployments.huggingface.engine.queue import Queue
+from deployments.huggingface.engine.scheduler import Scheduler
 
 from .allocations import Allocations
 from .architectures import random_model

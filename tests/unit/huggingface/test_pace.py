@@ -1,8 +1,8 @@
 import pytest
 
 from deployments.errors import BackendOverloaded
-from deployments.huggingface.pace import NUM_ENDS, Pace
-from deployments.huggingface.queue import Queue
+from deployments.huggingface.engine.pace import NUM_ENDS, Pace
+from deployments.huggingface.engine.queue import Queue
 
 from .scheduling import Asked
 

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 import torch
 
-from deployments.huggingface import cache as caches
-from deployments.huggingface.decoder import Decoder
-from deployments.huggingface.room import Size
+from deployments.huggingface.engine import cache as caches
+from deployments.huggingface.engine.decoder import Decoder
+from deployments.huggingface.engine.room import Size
 from deployments.placement import workload as planned
 from deployments.placement.demand import Model, demand
 from deployments.placement.source import from_folder

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from deployments.huggingface import prefetch
+from deployments.huggingface.engine import prefetch
 
 from .operations import Operations
 

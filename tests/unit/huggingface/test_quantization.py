@@ -13,8 +13,8 @@ from torch import nn
 from deployments import backends
 from deployments.config import HuggingFaceConfig
 from deployments.errors import StartError
-from deployments.huggingface import packing
-from deployments.huggingface.loader import load
+from deployments.huggingface.loading import packing
+from deployments.huggingface.loading.loader import load
 
 from . import architectures
 from .asking import CHAT, ask, configured

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from deployments.errors import StartError
-from deployments.huggingface.loader import load
+from deployments.huggingface.loading.loader import load
 
 from .asking import COMPLETIONS, ask, configured, started
 

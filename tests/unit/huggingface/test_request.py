@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from deployments.errors import InvalidRequest
-from deployments.huggingface.request import ChatRequest, CompletionRequest, parse
+from deployments.huggingface.protocol.request import ChatRequest, CompletionRequest, parse
 
 TURNS = [{"role": "user", "content": "hi"}]
 

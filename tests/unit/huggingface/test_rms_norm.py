@@ -9,7 +9,7 @@ from transformers.models.gemma4.modeling_gemma4 import Gemma4RMSNorm
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
 
-from deployments.huggingface import rms_norm
+from deployments.huggingface.engine import rms_norm
 
 from .operations import Operations
 

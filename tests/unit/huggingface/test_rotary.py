@@ -9,9 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from deployments.huggingface.capacity import Capacity
-from deployments.huggingface.decoder import Decoder
 from deployments.huggingface.embedding.encoder import Encoder
+from deployments.huggingface.engine.capacity import Capacity
+from deployments.huggingface.engine.decoder import Decoder
 from tests import tiny_models
 
 from .architectures import SMALL, random_model

@@ -3,9 +3,9 @@ from collections import Counter
 import pytest
 import torch
 
-from deployments.huggingface.generation import Sampling
-from deployments.huggingface.penalties import adjusted
-from deployments.huggingface.sampling import LOWEST_LOGPROB, Sampled, Sampler, sample
+from deployments.huggingface.engine.generation import Sampling
+from deployments.huggingface.engine.penalties import adjusted
+from deployments.huggingface.engine.sampling import LOWEST_LOGPROB, Sampled, Sampler, sample
 
 from .operations import Operations
 

@@ -8,12 +8,12 @@ from transformers import LlamaForCausalLM
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from deployments.errors import BackendOverloaded, BackendUnavailable, ContextTooLong
-from deployments.huggingface.capacity import Capacity
-from deployments.huggingface.decoder import Decoder
-from deployments.huggingface.generation import Sampling
-from deployments.huggingface.queue import Queue
-from deployments.huggingface.sampling import Sampled
-from deployments.huggingface.scheduler import Scheduler
+from deployments.huggingface.engine.capacity import Capacity
+from deployments.huggingface.engine.decoder import Decoder
+from deployments.huggingface.engine.generation import Sampling
+from deployments.huggingface.engine.queue import Queue
+from deployments.huggingface.engine.sampling import Sampled
+from deployments.huggingface.engine.scheduler import Scheduler
 
 from .architectures import KINDS, SMALL
 from .scheduling import Asked, Event, generated, run

@@ -7,11 +7,11 @@ from transformers import LlamaForCausalLM
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from deployments.config import HuggingFaceConfig
-from deployments.huggingface.capacity import UNLIMITED
-from deployments.huggingface.decoder import Decoder
-from deployments.huggingface.measure import measure
-from deployments.huggingface.plan import Limits, TextModel
-from deployments.huggingface.self_check import settle
+from deployments.huggingface.engine.capacity import UNLIMITED
+from deployments.huggingface.engine.decoder import Decoder
+from deployments.huggingface.loading.measure import measure
+from deployments.huggingface.loading.self_check import settle
+from deployments.huggingface.protocol.plan import Limits, TextModel
 from tests import tiny_models
 
 from .architectures import KINDS, MORE, SMALL, random_model

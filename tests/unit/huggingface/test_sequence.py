@@ -1,11 +1,11 @@
 import torch
 
 from deployments.errors import BackendUnavailable
-from deployments.huggingface.generation import Choice, Sampling, Stopping
-from deployments.huggingface.penalties import adjusted
-from deployments.huggingface.sampling import sample
-from deployments.huggingface.sequence import Sequence
-from deployments.huggingface.vocabulary import Vocabulary
+from deployments.huggingface.engine.generation import Choice, Sampling, Stopping
+from deployments.huggingface.engine.penalties import adjusted
+from deployments.huggingface.engine.sampling import sample
+from deployments.huggingface.engine.sequence import Sequence
+from deployments.huggingface.engine.vocabulary import Vocabulary
 
 from .models import EOS, VOCAB_SIZE, byte_tokenizer
 from .scheduling import Collected

@@ -9,8 +9,8 @@ from transformers.masking_utils import (
     sliding_window_causal_mask_function,
 )
 
-from deployments.huggingface import step_mask
-from deployments.huggingface.decoder import Decoder
+from deployments.huggingface.engine import step_mask
+from deployments.huggingface.engine.decoder import Decoder
 
 from .architectures import random_model
 from .operations import Operations

@@ -4,13 +4,13 @@ from typing import Any
 
 import torch
 
-from deployments.huggingface.batch import COLUMNS_AHEAD
-from deployments.huggingface.cache import RoomyLayer
-from deployments.huggingface.capacity import Capacity
-from deployments.huggingface.decoder import Decoder
-from deployments.huggingface.generation import Sampling
-from deployments.huggingface.queue import Queue
-from deployments.huggingface.scheduler import Scheduler
+from deployments.huggingface.engine.batch import COLUMNS_AHEAD
+from deployments.huggingface.engine.cache import RoomyLayer
+from deployments.huggingface.engine.capacity import Capacity
+from deployments.huggingface.engine.decoder import Decoder
+from deployments.huggingface.engine.generation import Sampling
+from deployments.huggingface.engine.queue import Queue
+from deployments.huggingface.engine.scheduler import Scheduler
 
 from .architectures import random_model
 from .models import EOS

@@ -12,9 +12,9 @@ import torch
 from transformers import AutoModelForCausalLM, GPTSw3Tokenizer
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from deployments.huggingface.detokenizer import Detokenizer
-from deployments.huggingface.tokenizers import load_tokenizer
-from deployments.huggingface.vocabulary import Vocabulary
+from deployments.huggingface.engine.detokenizer import Detokenizer
+from deployments.huggingface.engine.vocabulary import Vocabulary
+from deployments.huggingface.loading.tokenizers import load_tokenizer
 
 from .architectures import SMALL
 from .asking import COMPLETIONS, ask, started

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from deployments.errors import StartError
-from deployments.huggingface.loader import load
-from deployments.huggingface.weights import Tally
+from deployments.huggingface.loading.loader import load
+from deployments.huggingface.loading.weights import Tally
 from deployments.progress import Progress, unreported
 
 from .asking import COMPLETIONS, ask, configured, started

@@ -2,7 +2,7 @@
 
 import pytest
 
-from serve_app import drain_command
+from serve_app.commands import drain
 
 
 class Clock:
@@ -21,7 +21,7 @@ class Clock:
 @pytest.fixture(autouse=True)
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(drain_command, "time", clock)
+    monkeypatch.setattr(drain, "time", clock)
     return clock
 
 
@@ -42,7 +42,7 @@ class Full:
 
 
 def wait(node: Full, limit_s: float) -> list[str]:
-    return drain_command._wait(node, "node", 1, deadline=limit_s)  # type: ignore[arg-type]
+    return drain._wait(node, "node", 1, deadline=limit_s)  # type: ignore[arg-type]
 
 
 def test_what_nothing_replaces_goes_all_the_same() -> None:
@@ -51,7 +51,7 @@ def test_what_nothing_replaces_goes_all_the_same() -> None:
     node = Full()
     assert wait(node, 4) == []
     (left_s,) = node.deadlines
-    assert left_s == pytest.approx(2, abs=drain_command.POLL_S)
+    assert left_s == pytest.approx(2, abs=drain.POLL_S)
 
 
 def test_a_limit_is_one() -> None:

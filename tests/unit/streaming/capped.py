@@ -16,8 +16,9 @@ import torch
 from benchmarks.memory_cap import capped, forget_peak, status
 from deployments import catalog
 from deployments.config import HuggingFaceConfig
-from deployments.huggingface import build, engine  # noqa: F401 - part of the base, not of the model
 from deployments.huggingface.backend import HuggingFaceBackend
+from deployments.huggingface.engine import engine  # noqa: F401 - part of the base, not of the model
+from deployments.huggingface.loading import build  # noqa: F401 - part of the base, not of the model
 from deployments.placement import machine
 from serve_app.config import RouterSettings
 from serve_app.router import RouterApp

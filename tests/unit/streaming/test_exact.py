@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from deployments.huggingface.capacity import Capacity
+from deployments.huggingface.engine.capacity import Capacity
 from deployments.huggingface.streaming.borrowed import borrowed_weights
 from tests.unit.huggingface.architectures import KINDS
 from tests.unit.huggingface.scheduling import Asked, Event, run

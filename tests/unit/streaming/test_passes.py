@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from deployments.errors import BackendUnavailable
-from deployments.huggingface.capacity import Capacity
-from deployments.huggingface.decoder import Decoder
-from deployments.huggingface.queue import Queue
-from deployments.huggingface.scheduler import Scheduler
+from deployments.huggingface.engine.capacity import Capacity
+from deployments.huggingface.engine.decoder import Decoder
+from deployments.huggingface.engine.queue import Queue
+from deployments.huggingface.engine.scheduler import Scheduler
 from deployments.huggingface.streaming.streamer import Streamer
 from tests.unit.huggingface.scheduling import Asked, Event, generated, run
 

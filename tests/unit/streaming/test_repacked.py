@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from deployments.config import HuggingFaceConfig
 from deployments.errors import StartError
-from deployments.huggingface.quantization import refuse, skipped_modules
+from deployments.huggingface.loading.quantization import refuse, skipped_modules
 from deployments.huggingface.streaming import repacked, streamed
 from deployments.huggingface.streaming.borrowed import borrowed_weights
 from deployments.huggingface.streaming.packed import PackedLinear, linear_weight, pack

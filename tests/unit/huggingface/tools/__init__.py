@@ -1,1 +1,1 @@
-"""Tests of deployments.huggingface.tools."""
+"""Tests of deployments.huggingface.protocol.tools."""

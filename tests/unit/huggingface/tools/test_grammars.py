@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from deployments.huggingface.grammar import Grammars
-from deployments.huggingface.request import ChatRequest, parse
-from deployments.huggingface.tools.support import tool_support
-from deployments.huggingface.tools.use import tool_use
-from deployments.huggingface.vocabulary import Vocabulary
+from deployments.huggingface.engine.grammar import Grammars
+from deployments.huggingface.engine.vocabulary import Vocabulary
+from deployments.huggingface.protocol.request import ChatRequest, parse
+from deployments.huggingface.protocol.tools.support import tool_support
+from deployments.huggingface.protocol.tools.use import tool_use
 
 from ..models import EOS, VOCAB_SIZE
 from .speaking import HERMES, LLAMA3, MISTRAL, tokenizer, tool

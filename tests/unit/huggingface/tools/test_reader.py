@@ -7,9 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deployments.huggingface.tools.dialects import Hermes, Llama3Json, Mistral
-from deployments.huggingface.tools.pieces import Arguments, Begin, Content, End, Parts, collect
-from deployments.huggingface.tools.reader import Reader
+from deployments.huggingface.protocol.tools.dialects import Hermes, Llama3Json, Mistral
+from deployments.huggingface.protocol.tools.pieces import (
+    Arguments,
+    Begin,
+    Content,
+    End,
+    Parts,
+    collect,
+)
+from deployments.huggingface.protocol.tools.reader import Reader
 
 NAMES = frozenset({"add", "get"})
 HERMES, LLAMA, MISTRAL = Hermes.reader, Llama3Json.reader, Mistral.reader

@@ -12,8 +12,8 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from deployments.errors import InvalidRequest
 from deployments.huggingface.backend import HuggingFaceBackend
-from deployments.huggingface.request import ChatRequest, parse
-from deployments.huggingface.tools.pieces import Call
+from deployments.huggingface.protocol.request import ChatRequest, parse
+from deployments.huggingface.protocol.tools.pieces import Call
 
 from ..asking import CHAT, Got, ask, started
 from ..models import byte_tokenizer, save_random

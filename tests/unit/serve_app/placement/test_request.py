@@ -9,7 +9,7 @@ from ray import serve
 from deployments.backends import configure
 from deployments.catalog import checkpoint_path
 from deployments.config import HuggingFaceConfig
-from deployments.huggingface.booking import allowed_bytes, enforce, fraction, gpu_bytes
+from deployments.huggingface.loading.booking import allowed_bytes, enforce, fraction, gpu_bytes
 from deployments.placement.arrangement import Tier, least
 from deployments.placement.budget import Budget
 from deployments.placement.demand import demand

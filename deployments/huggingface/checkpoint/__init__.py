@@ -1,0 +1,1 @@
+"""A checkpoint's files: where they come from, whether they are whole, and what is in them."""

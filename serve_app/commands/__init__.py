@@ -1,0 +1,1 @@
+"""What `roundhouse` can do, beside `check/` and `launch/`: a file a command."""
