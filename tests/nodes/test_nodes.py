@@ -25,12 +25,14 @@ MOST_LOOKS_BEHIND = 20  # of four a second: a router looks once a second, on a m
 
 
 def applications() -> list[dict[str, Any]]:
-    """Two routers, a model of two replicas, each on a node of its own, and a model of one."""
+    """Two routers, a model of two replicas, each on a node of its own, and a model of one, whose
+    start takes as long as several looks: that it is down is seen."""
     router = shipped_config()["applications"][0]
     settings = {"hold_s": 100, "max_held_requests": 4000}
     router["deployments"] = [{"name": "Router", "user_config": settings, **SPREAD}]
     twice, once = (echo_application(name, max_ongoing_requests=4000) for name in LOAD.models)
     twice["deployments"] = [{"name": "echo", **SPREAD}]
+    once["args"]["start_delay_s"] = 5
     return [router, twice, once]
 
 
