@@ -1,6 +1,6 @@
 """A way to run a scheduler step by step, without threads, for the tests."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,3 +99,12 @@ def generated(model: Any, prompt: tuple[int, ...], max_tokens: int) -> list[int]
     options: dict[str, Any] = {"do_sample": False, "eos_token_id": EOS, "pad_token_id": EOS}
     out = model.generate(torch.tensor([prompt]), max_new_tokens=max_tokens, **options)
     return out[0, len(prompt) :].tolist()
+
+
+def assert_as_alone(events: Iterable[Event], expected: Callable[[Asked], list[int]]) -> None:
+    """Each has the first tokens of those that are expected of it alone, and has ended."""
+    for event in events:
+        sequence = event.sequence
+        assert sequence.answer == expected(sequence)[: len(sequence.answer)]
+        assert not sequence.sink.errors
+        assert sequence.cancelled or sequence.sink.deltas[-1].finish_reason

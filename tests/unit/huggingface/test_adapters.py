@@ -25,7 +25,7 @@ from deployments.huggingface.loading.self_check import agree
 from .architectures import random_model, save
 from .asking import configured
 from .lora import generated_with, save_adapter
-from .scheduling import Asked, Event, generated, run
+from .scheduling import Asked, Event, assert_as_alone, generated, run
 from .test_batching import MAX_TOKENS, capacities, prompt
 from .test_self_check import TEXT_MODEL
 
@@ -86,11 +86,7 @@ def test_company_changes_no_token(kind: str, asked: list[Event], bounds: Capacit
     of the model that never had any, whatever arrives, ends or is cancelled meanwhile."""
     model, adapters, measured = adapted(kind)
     run(model, replace(bounds, mixes_adapters=measured.mixes_adapters), asked, adapters)
-    for sequence in (event.sequence for event in asked):
-        right = expected(kind, sequence.adapter, len(sequence.prompt))
-        assert sequence.answer == right[: len(sequence.answer)]
-        assert not sequence.sink.errors
-        assert sequence.cancelled or sequence.sink.deltas[-1].finish_reason
+    assert_as_alone(asked, lambda one: expected(kind, one.adapter, len(one.prompt)))
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "falcon"])

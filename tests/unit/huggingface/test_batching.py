@@ -12,7 +12,7 @@ from deployments.huggingface.engine.capacity import Capacity
 
 from .architectures import KINDS, MORE, random_model
 from .models import EOS
-from .scheduling import Asked, Event, generated, run
+from .scheduling import Asked, Event, assert_as_alone, generated, run
 
 PROMPT_LENGTHS = (1, 2, 3, 5, 8, 9, 13, 21, 34, 55)
 MAX_TOKENS = 24
@@ -63,13 +63,7 @@ capacities = st.builds(
 def test_company_changes_no_token(kind: str, asked: list[Event], capacity: Capacity) -> None:
     """Greedy tokens are those of generate, whatever arrives, ends or is cancelled meanwhile."""
     run(model_of(kind), capacity, asked)
-    for event in asked:
-        sequence = event.sequence
-        right = expected(kind, len(sequence.prompt))[: len(sequence.answer)]
-        assert sequence.answer == right
-        assert not sequence.sink.errors
-        if not sequence.cancelled:
-            assert sequence.sink.deltas[-1].finish_reason
+    assert_as_alone(asked, lambda sequence: expected(kind, len(sequence.prompt)))
 
 
 @pytest.mark.parametrize("kind", [*KINDS, *MORE])
